@@ -1,0 +1,36 @@
+"""poolkit: a connection pool to read, and what it takes to see one work.
+
+    errors → drivers → pool, unpooled        a pool, and the control without one
+    recorder → workload → plots → widgets    what happened, measured, drawn, played with
+
+Read `pool.py` first.
+"""
+
+from .errors import PoolClosed, PoolDeadlock, PoolError, PoolTimeout, TooManyRequests
+from .pool import ConnectionPool, Holder, PoolStats
+from .recorder import Checkout, Event, Recorder, Wait, checkouts, waits
+from .unpooled import Unpooled
+from .workload import Outcome, Request, Run, run, together
+
+__all__ = [
+    "Checkout",
+    "ConnectionPool",
+    "Event",
+    "Holder",
+    "Outcome",
+    "PoolClosed",
+    "PoolDeadlock",
+    "PoolError",
+    "PoolStats",
+    "PoolTimeout",
+    "Recorder",
+    "Request",
+    "Run",
+    "TooManyRequests",
+    "Unpooled",
+    "Wait",
+    "checkouts",
+    "run",
+    "together",
+    "waits",
+]

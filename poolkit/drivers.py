@@ -1,0 +1,164 @@
+"""What the pool needs to know of a database: how to connect, and how a connection is doing.
+
+A driver has one method, `connect()`, which returns a *session*: one connection together with
+
+    conn            the connection itself, the one that clients get
+    alive()         is it still there? costs no round trip: every checkout asks
+    ping()          is it still there? asks the server
+    spotless()      nothing to clean, and nothing sent to find that out
+    clean(reset)    no transaction open, settings as when it was opened; False: it cannot be saved
+    commit()        end the transaction and keep its work
+    close()
+
+The pool calls all of them outside its lock.
+"""
+
+import select
+
+import psycopg2
+from psycopg2.extensions import (
+    TRANSACTION_STATUS_ACTIVE,
+    TRANSACTION_STATUS_IDLE,
+    TRANSACTION_STATUS_INERROR,
+    TRANSACTION_STATUS_UNKNOWN,
+    parse_dsn,
+)
+
+from .errors import PoolError
+
+# Without them, a server that vanished without a word is waited for until the kernel gives up:
+# minutes to hours. Seconds, but tcp_user_timeout: milliseconds.
+# https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+PATIENCE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+
+
+class Psycopg2:
+    """Opens PostgreSQL connections with psycopg2.
+
+    `dsn` and `connect_kwargs` are psycopg2.connect's. What is in neither gets PATIENCE's values,
+    and `application_name`, by which the server's pg_stat_activity shows whose connection it is.
+    A dsn that cannot be read raises psycopg2.ProgrammingError here.
+    """
+
+    def __init__(self, dsn: str = "", application_name: str = "poolkit", **connect_kwargs):
+        given = parse_dsn(dsn) | connect_kwargs
+        defaults = {**PATIENCE, "application_name": application_name}
+        self.dsn = dsn
+        self.kwargs = {k: v for k, v in defaults.items() if k not in given} | connect_kwargs
+
+    def connect(self):
+        """Open a connection: waits for the server, at most `connect_timeout` seconds for each of
+        its addresses, and raises psycopg2.OperationalError if it does not come."""
+        return Psycopg2Session(psycopg2.connect(self.dsn, **self.kwargs))
+
+
+class Psycopg2Session:
+    __slots__ = ("conn", "_readable", "_status", "_as_opened")
+
+    def __init__(self, conn):
+        self.conn = conn
+        self._readable = _watcher(conn)
+        # Reads a field of libpq's: no round trip. `conn.status` would be wrong after a typed BEGIN.
+        self._status = conn.get_transaction_status
+        self._as_opened = _attributes(conn)
+
+    def alive(self):
+        # A healthy idle connection has nothing to say. If its socket is readable, then either a
+        # notification came (LISTEN), or the server's farewell, or the end of the stream.
+        conn = self.conn
+        if conn.closed:
+            return False
+        for _ in range(10):
+            if not self._readable(0):
+                return True
+            heard = len(conn.notifies)
+            try:
+                # After a farewell the first poll() reads it in silence; only the next one raises.
+                conn.poll()
+            except psycopg2.Error:
+                return False
+            if len(conn.notifies) == heard:
+                return False
+        return False
+
+    def ping(self):
+        try:
+            with self.conn.cursor() as cursor:
+                cursor.execute("SELECT 1")
+            self.conn.rollback()
+        except psycopg2.Error:
+            return False
+        return True
+
+    def spotless(self):
+        conn = self.conn
+        return (
+            self._status() == TRANSACTION_STATUS_IDLE
+            and not conn.closed
+            and not conn.notifies
+            and _attributes(conn) == self._as_opened
+        )
+
+    def clean(self, reset="rollback"):
+        conn = self.conn
+        try:
+            if conn.closed or self._status() in (
+                TRANSACTION_STATUS_ACTIVE,
+                TRANSACTION_STATUS_UNKNOWN,
+            ):
+                return False
+            conn.rollback()
+            if self._status() != TRANSACTION_STATUS_IDLE:
+                self._say("ROLLBACK")  # BEGIN typed in autocommit: psycopg2 does not know of it
+            if reset == "discard":
+                conn.reset()
+            elif callable(reset):
+                reset(conn)
+                conn.rollback()
+            if reset is not None and _attributes(conn) != self._as_opened:
+                conn.isolation_level, conn.readonly, conn.deferrable = self._as_opened[1:]
+                conn.autocommit = self._as_opened[0]
+            if conn.notifies:
+                conn.notifies.clear()
+            return self._status() == TRANSACTION_STATUS_IDLE
+        except Exception:  # also what a `reset` of the user's raises: the connection is not trusted
+            return False
+
+    def commit(self):
+        if self._status() == TRANSACTION_STATUS_IDLE:
+            return
+        if self._status() == TRANSACTION_STATUS_INERROR:
+            raise PoolError(
+                "nothing was committed: an SQL error inside the `with` block was swallowed, and it "
+                "had ended the transaction; let the error out, or use a savepoint"
+            )
+        self.conn.commit()
+        if self._status() != TRANSACTION_STATUS_IDLE:
+            self._say("COMMIT")  # BEGIN typed in autocommit
+
+    def close(self):
+        self.conn.close()
+
+    def _say(self, statement):
+        with self.conn.cursor() as cursor:
+            cursor.execute(statement)
+
+
+def _attributes(conn):
+    # Kept by psycopg2 on this side of the wire: reading them costs no round trip.
+    return conn.autocommit, conn.isolation_level, conn.readonly, conn.deferrable
+
+
+def _watcher(conn):
+    """Return a function that says, within so many ms, whether the socket has something to read."""
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(conn.fileno(), select.POLLIN)
+        return poll.poll
+    return lambda ms: select.select([conn], [], [], ms / 1000)[0]  # Windows has no poll

@@ -1,0 +1,27 @@
+"""Which line of whose code: how a checkout is named in errors, tables and figures."""
+
+import os
+import sys
+from functools import lru_cache
+
+
+@lru_cache(maxsize=10_000)
+def describe(code, line: int) -> str:
+    """Say where a code object's line stands: "app.py:12 in handle", "cell In[7] line 3 in handle".
+
+    At the top level of a file or of a cell there is no function to name.
+    """
+    cell = _cell(code.co_filename)
+    place = f"cell {cell} line {line}" if cell else f"{os.path.basename(code.co_filename)}:{line}"
+    return place if code.co_name == "<module>" else f"{place} in {code.co_name}"
+
+
+def _cell(filename):
+    # A notebook cell is compiled under a made-up file name. IPython knows which cell that was; it
+    # is asked only if it is running anyway.
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    try:
+        kind, label = shell.compile.format_code_name(filename)
+    except (AttributeError, TypeError):  # no notebook, or not one of its cells
+        return None
+    return label
