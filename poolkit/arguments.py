@@ -1,6 +1,6 @@
 """What a pool refuses before it starts. Each error says which argument, and its value."""
 
-import math
+import sys
 
 
 def sizes(min_size, max_size):
@@ -24,6 +24,36 @@ def seconds(name, value, hint=""):
     """Return `value`, a time in seconds: finite, not negative. Raises TypeError or ValueError."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number of seconds, got {value!r}{hint}")
-    if not (math.isfinite(value) and value >= 0):
+    if not 0 <= value <= sys.float_info.max:
         raise ValueError(f"{name} must be finite and not negative, got {value!r}")
     return value
+
+
+def lifetime(value):
+    """Return `value`, a time in seconds, and more than none: a connection whose time was over at
+    once could never be lent. Raises TypeError or ValueError."""
+    if seconds("max_lifetime", value) == 0:
+        raise ValueError("max_lifetime must be more than 0; for no limit, say 1e9")
+    return value
+
+
+def function(name, value):
+    """Return `value`, a function or None. Raises TypeError."""
+    if not (value is None or callable(value)):
+        raise TypeError(f"{name} must be a function, got {value!r}")
+    return value
+
+
+def reset(value):
+    """Return `value`, a way to clean a connection. Raises ValueError."""
+    if value not in ("rollback", "discard", None) and not callable(value):
+        raise ValueError(f"reset must be 'rollback', 'discard', None or a function, got {value!r}")
+    return value
+
+
+def not_psycopg2s(dsn, others):
+    """Refuse, with a TypeError, what psycopg2's own pools are called with."""
+    if misnamed := sorted({"minconn", "maxconn"} & set(others)):
+        raise TypeError(f"{' and '.join(misnamed)}: here they are called min_size and max_size")
+    if not isinstance(dsn, str):
+        raise TypeError(f"dsn must be a string, got {dsn!r}; sizes go by name: max_size=4")

@@ -5,9 +5,9 @@ A driver has one method, `connect()`, which returns a *session*: one connection 
     conn            the connection itself, the one that clients get
     alive()         is it still there? costs no round trip: every checkout asks
     ping()          is it still there? asks the server
-    spotless()      nothing to clean, and nothing sent to find that out
-    clean(reset)    no transaction open, settings as when it was opened; False: it cannot be saved
     commit()        end the transaction and keep its work
+    clean(reset)    end the transaction and restore the settings; False: it cannot be saved
+    remember()      the settings of now are those that clean() restores
     close()
 
 The pool calls all of them outside its lock.
@@ -38,19 +38,20 @@ PATIENCE = {
 }
 
 
+_BEYOND_REPAIR = TRANSACTION_STATUS_ACTIVE, TRANSACTION_STATUS_UNKNOWN  # unknown: it is closed
+
+
 class Psycopg2:
     """Opens PostgreSQL connections with psycopg2.
 
-    `dsn` and `connect_kwargs` are psycopg2.connect's. What is in neither gets PATIENCE's values,
-    and `application_name`, by which the server's pg_stat_activity shows whose connection it is.
+    `dsn` and `connect_kwargs` are psycopg2.connect's. What is in neither gets PATIENCE's values.
     A dsn that cannot be read raises psycopg2.ProgrammingError here.
     """
 
-    def __init__(self, dsn: str = "", application_name: str = "poolkit", **connect_kwargs):
-        given = parse_dsn(dsn) | connect_kwargs
-        defaults = {**PATIENCE, "application_name": application_name}
+    def __init__(self, dsn: str = "", **connect_kwargs):
+        given = parse_dsn(dsn)
         self.dsn = dsn
-        self.kwargs = {k: v for k, v in defaults.items() if k not in given} | connect_kwargs
+        self.kwargs = {k: v for k, v in PATIENCE.items() if k not in given} | connect_kwargs
 
     def connect(self):
         """Open a connection: waits for the server, at most `connect_timeout` seconds for each of
@@ -59,14 +60,17 @@ class Psycopg2:
 
 
 class Psycopg2Session:
-    __slots__ = ("conn", "_readable", "_status", "_as_opened")
+    __slots__ = ("conn", "_readable", "_status", "_settings")
 
     def __init__(self, conn):
         self.conn = conn
         self._readable = _watcher(conn)
         # Reads a field of libpq's: no round trip. `conn.status` would be wrong after a typed BEGIN.
         self._status = conn.get_transaction_status
-        self._as_opened = _attributes(conn)
+        self.remember()
+
+    def remember(self):
+        self._settings = _attributes(self.conn)
 
     def alive(self):
         # A healthy idle connection has nothing to say. If its socket is readable, then either a
@@ -85,6 +89,7 @@ class Psycopg2Session:
                 return False
             if len(conn.notifies) == heard:
                 return False
+            conn.notifies.clear()  # it came while nobody used the connection: nobody's news
         return False
 
     def ping(self):
@@ -96,34 +101,26 @@ class Psycopg2Session:
             return False
         return True
 
-    def spotless(self):
-        conn = self.conn
-        return (
-            self._status() == TRANSACTION_STATUS_IDLE
-            and not conn.closed
-            and not conn.notifies
-            and _attributes(conn) == self._as_opened
-        )
-
     def clean(self, reset="rollback"):
+        # For a connection that was left in order, all of this stays on this side of the wire.
         conn = self.conn
         try:
-            if conn.closed or self._status() in (
-                TRANSACTION_STATUS_ACTIVE,
-                TRANSACTION_STATUS_UNKNOWN,
-            ):
+            if self._status() in _BEYOND_REPAIR:
                 return False
+            # Not only if a transaction is open: psycopg2 misses the end of one that ends by a typed
+            # COMMIT, and would not begin the next.
             conn.rollback()
             if self._status() != TRANSACTION_STATUS_IDLE:
-                self._say("ROLLBACK")  # BEGIN typed in autocommit: psycopg2 does not know of it
+                self._say("ROLLBACK")  # nor does it know of a BEGIN that was typed in autocommit
             if reset == "discard":
                 conn.reset()
             elif callable(reset):
                 reset(conn)
                 conn.rollback()
-            if reset is not None and _attributes(conn) != self._as_opened:
-                conn.isolation_level, conn.readonly, conn.deferrable = self._as_opened[1:]
-                conn.autocommit = self._as_opened[0]
+            if reset is not None and _attributes(conn) != self._settings:
+                conn.autocommit = False  # while it is on, the others are set on the server
+                conn.isolation_level, conn.readonly, conn.deferrable = self._settings[1:]
+                conn.autocommit = self._settings[0]
             if conn.notifies:
                 conn.notifies.clear()
             return self._status() == TRANSACTION_STATUS_IDLE
@@ -135,8 +132,8 @@ class Psycopg2Session:
             return
         if self._status() == TRANSACTION_STATUS_INERROR:
             raise PoolError(
-                "nothing was committed: an SQL error inside the `with` block was swallowed, and it "
-                "had ended the transaction; let the error out, or use a savepoint"
+                "nothing was committed: an SQL error was swallowed, and it had ended the "
+                "transaction; let the error out, or use a savepoint"
             )
         self.conn.commit()
         if self._status() != TRANSACTION_STATUS_IDLE:

@@ -3,49 +3,51 @@
 Each checkout connects, each return closes. Whatever differs in a measurement is what pooling does.
 """
 
+import math
 import sys
-import threading
 from itertools import count
+from threading import current_thread
 from time import monotonic
 
-from .errors import PoolClosed, PoolError
-from .pool import Holder, PoolStats
-from .where import describe
+from . import messages
+from .lending import Lending
+from .messages import tell
+from .slots import Holder, PoolStats, Slot
 
 
 class Unpooled:
     """Opens a connection for each checkout and closes it on return. There is no limit but the
     server's, and nobody ever waits for anybody but the server."""
 
-    def __init__(self, dsn: str = "", *, driver=None, name="unpooled", on_event=None, **kwargs):
+    def __init__(
+        self, dsn: str = "", *, driver=None, name="unpooled", on_event=None, **connect_kwargs
+    ):
         if driver is None:
             from .drivers import Psycopg2
 
-            driver = Psycopg2(dsn, **{"application_name": name} | kwargs)
+            driver = Psycopg2(dsn, **{"fallback_application_name": name} | connect_kwargs)
         self.name, self.on_event, self.closed = name, on_event, False
         self._driver = driver
         self._numbers = count(1)
-        self._in_use = {}  # id of a connection -> its number, session and holder
+        self._in_use = {}  # id of a connection -> its slot
 
     def connection(self, timeout: float | None = None):
         """Lend a new connection to a `with` block; commit or roll back, and close it at the end.
 
         `timeout` is here so that a pool can be swapped in: opening takes what the driver allows.
         """
-        return _Lending(self)
+        return Lending(self, timeout)
 
     def getconn(self, timeout: float | None = None):
         """Open a connection. Raises what the driver raises, and PoolClosed."""
-        return self._open(sys._getframe(1)).conn
+        return self._checkout(timeout, sys._getframe(1)).conn
 
     def putconn(self, conn, close: bool = True):
         """Close a connection. What its transaction had not committed is rolled back."""
-        number, session, _ = self._in_use.pop(id(conn), (None, None, None))
-        if session is None:
-            raise PoolError(f"can't return a connection to {self.name!r}: it is not one of its own")
-        self._tell("return", number)
-        session.close()
-        self._tell("closed", number)
+        slot = self._in_use.get(id(conn))
+        if slot is None:
+            raise self._not_lent(conn)
+        self._give_back(slot, slot.loan)
 
     def stats(self) -> PoolStats:
         """The same numbers as a pool's. There is no limit: `max_size` is what is in use."""
@@ -54,9 +56,8 @@ class Unpooled:
 
     def holders(self, older_than: float = 0.0) -> list[Holder]:
         """List who has had a connection for more than `older_than` seconds, the longest first."""
-        now = monotonic()
-        out = [h._replace(age=now - h.age) for _, _, h in list(self._in_use.values())]
-        return sorted((h for h in out if h.age >= older_than), key=lambda h: -h.age)
+        held = [slot.holder() for slot in list(self._in_use.values())]
+        return sorted((h for h in held if h.age >= older_than), key=lambda h: -h.age)
 
     def close(self, timeout: float = 0.0) -> list[Holder]:
         """Open nothing any more, and return who still has a connection."""
@@ -74,39 +75,33 @@ class Unpooled:
     def __repr__(self):
         return f"<Unpooled {self.name!r}: {len(self._in_use)} in use>"
 
-    def _open(self, frame):
+    def _checkout(self, timeout, frame, in_with=False):
         if self.closed:
-            raise PoolClosed(f"{self.name!r} is closed")
-        number = next(self._numbers)
-        where = describe(frame.f_code, frame.f_lineno)
-        self._tell("opening", number)
+            raise messages.closed(self)
+        slot = Slot(next(self._numbers))
+        tell(self, "opening", slot.number)
         try:
-            session = self._driver.connect()
+            slot.fill(self._driver.connect(), math.inf)
         except BaseException:
-            self._tell("failed", number)
+            tell(self, "failed", slot.number)
             raise
-        holder = Holder(monotonic(), where, threading.current_thread().name, session.conn)
-        self._in_use[id(session.conn)] = number, session, holder
-        self._tell("opened", number)
-        self._tell("checkout", number, where)
-        return session
+        tell(self, "opened", slot.number)
+        client = current_thread(), frame.f_code, frame.f_lineno, in_with
+        slot.since, slot.client = monotonic(), client
+        self._in_use[id(slot.conn)] = slot
+        tell(self, "checkout", slot.number, client)
+        return slot
 
-    def _tell(self, kind, number, where=None):
-        if self.on_event:
-            self.on_event(self.name, kind, number, where)
-
-
-class _Lending:
-    def __init__(self, source):
-        self._source = source
-
-    def __enter__(self):
-        self._session = self._source._open(sys._getframe(1))
-        return self._session.conn
-
-    def __exit__(self, exc_type, exc, traceback):
+    def _give_back(self, slot, loan):
+        if self._in_use.pop(id(slot.conn), None) is None:
+            raise self._not_lent(slot.conn)
+        slot.loan += 1
         try:
-            if exc_type is None:
-                self._session.commit()
+            tell(self, "return", slot.number)
         finally:
-            self._source.putconn(self._session.conn)
+            slot.session.close()
+        tell(self, "closed", slot.number)
+
+    def _not_lent(self, conn):
+        # It is closed on return: a closed one was returned already, as far as anybody can tell.
+        return messages.not_lent(self, conn, known=bool(getattr(conn, "closed", False)))

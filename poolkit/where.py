@@ -2,10 +2,8 @@
 
 import os
 import sys
-from functools import lru_cache
 
 
-@lru_cache(maxsize=10_000)
 def describe(code, line: int) -> str:
     """Say where a code object's line stands: "app.py:12 in handle", "cell In[7] line 3 in handle".
 

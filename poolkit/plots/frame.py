@@ -3,13 +3,13 @@
 Sizes, fonts and frames are in `course.mplstyle`; nothing here or in a figure sets them again.
 """
 
+from collections import Counter
 from contextlib import contextmanager
 from math import floor, log10
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import Bbox
 
 STYLE = Path(__file__).parents[1] / "course.mplstyle"
@@ -40,11 +40,27 @@ def sheet(ax=None, size=(8, 3), panels=1):
 
     With several `panels`, lend a tuple of Axes that stand side by side and share their x axis.
     """
-    with plt.style.context(STYLE):
+    with _style():
         if ax is None:
             made = plt.figure(figsize=size).subplots(1, panels, sharex=True, squeeze=False)[0]
             ax = made[0] if panels == 1 else tuple(made)
         yield ax
+
+
+def _style():
+    # A notebook's backend is loaded with the first figure, and switches interactive mode on. Were
+    # that to happen inside the style's block, its end would switch it off again, and the second
+    # figure would not be shown.
+    plt.draw_if_interactive()
+    return plt.style.context(STYLE)
+
+
+def panels(rows: int = 1, columns: int = 1, size=None):
+    """Make a figure of several panels in the course's style, to be drawn on with `ax=`. Returns the
+    Axes, row by row, in a list. `size` is in inches; without it a row is 2.4 inches high."""
+    with _style():
+        figure = plt.figure(figsize=size or (8, 2.4 * rows))
+        return list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
 def blank(ax, words, title):
@@ -57,7 +73,7 @@ def blank(ax, words, title):
 
 def human(seconds: float) -> str:
     """Write a time in seconds as people say it, to two digits: "0.12 ms", "10 ms", "1.5 s"."""
-    if seconds == 0:
+    if abs(seconds) < 1e-7:
         return "0 ms"
     # Rounded first, so that 0.9999 s is "1 s" and not "1000 ms".
     seconds = float(f"{seconds:.1e}") if abs(seconds) < 100 else seconds
@@ -73,18 +89,15 @@ def plural(n: int, noun: str) -> str:
 
 
 def log_time(axis, low: float, high: float):
-    """Make an axis of seconds logarithmic from `low` to `high`, with human ticks.
-
-    Decades get a tick; where fewer than two are in sight, 2 and 5 get one too.
-    """
-    ax = axis.axes
-    set_scale, set_limits = (
-        (ax.set_xscale, ax.set_xlim) if axis is ax.xaxis else (ax.set_yscale, ax.set_ylim)
-    )
-    set_scale("log")
-    set_limits(low, high)
-    decades = floor(log10(high)) - floor(log10(low))
-    axis.set_major_locator(LogLocator(subs=(1,) if decades >= 2 else (1, 2, 5)))
+    """Make an axis of seconds logarithmic from `low` to `high`, or a little more, so that at least
+    two ticks are in sight. Ticks are decades; where there are few, 2 and 5 as well."""
+    steps = [digit * 10.0**power for power in range(-7, 6) for digit in (1, 2, 5)]
+    low, high = max(step for step in steps if step <= low), min(s for s in steps if s >= high)
+    decades = [step for step in steps[::3] if low <= step <= high]
+    ticks = decades if len(decades) > 2 else [step for step in steps if low <= step <= high]
+    which = axis.axis_name
+    axis.axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
+    axis.set_major_locator(FixedLocator(ticks))
     axis.set_major_formatter(FuncFormatter(lambda seconds, _: human(seconds)))
     axis.set_minor_locator(NullLocator())
 
@@ -96,12 +109,19 @@ class Words:
     """
 
     def __init__(self, ax):
-        ax.figure.draw_without_rendering()  # lays the figure out, so that lengths are known
+        layout = ax.figure.get_layout_engine()
+        if layout is not None:
+            layout.execute(ax.figure)  # so that lengths are known
         self.ax = ax
         self.page = Bbox.from_extents(*ax.get_window_extent().extents)
-        low, high = sorted(ax.get_xlim())
-        self.pixel = (high - low) / self.page.width  # the length of one pixel along a linear x axis
+        self.line = 12 / 72 * ax.figure.dpi  # how many pixels high a line of words is
         self._taken = []
+
+    @property
+    def pixel(self) -> float:
+        """The length of one pixel along a linear x axis."""
+        low, high = self.ax.get_xlim()
+        return (high - low) / self.page.width
 
     def width(self, text: str, **style) -> float:
         """Measure how many pixels `text` is long."""
@@ -131,35 +151,55 @@ class Words:
         return word
 
 
-def spread(places, gap):
-    """Move numbers apart until each is `gap` from the next, keeping their order. Returns a list."""
+def spread(places, gap, top):
+    """Move numbers apart until each is `gap` from the next and none is above `top`, keeping their
+    order. Returns a list."""
     order = sorted(range(len(places)), key=lambda i: places[i])
     moved = list(places)
     for below, above in zip(order, order[1:], strict=False):
         moved[above] = max(moved[above], moved[below] + gap)
+    limit = top
+    for i in reversed(order):
+        moved[i] = min(moved[i], limit)
+        limit = moved[i] - gap
     return moved
 
 
+def beside(ax, names):
+    """Write (y, name, colour) at the right end of what they name, outside the frame."""
+    for y, name, colour in names:
+        place = ax.get_yaxis_transform()
+        ax.annotate(name, (1, y), (6, 0), place, "offset points", color=colour, va="center")
+
+
 def alt(ax) -> str:
-    """Describe a figure in a sentence or two, for those who cannot see it: its title, what is
-    drawn and how often, and what is written on it. Takes an Axes, or the pair `sweep` returns."""
+    """Describe a figure in words, for those who cannot see it: its title, its rows, what is drawn
+    and how often, and what is written on it. Takes an Axes, or the pair that `sweep` returns."""
     if isinstance(ax, (tuple, list)):
         return " ".join(alt(one) for one in ax)
+    counted = Counter()
+    for artist in (*ax.collections, *ax.lines, *ax.containers):
+        if not artist.get_label().startswith("_"):
+            counted[artist.get_label()] += _count(artist)
     drawn = [
-        f"{_count(artist):,} {artist.get_label()}"
-        for artist in (*ax.collections, *ax.lines, *ax.containers)
-        if not artist.get_label().startswith("_") and _count(artist)
+        label if n == 1 or "merged" in label else f"{n:,} {label}" for label, n in counted.items()
     ]
-    written = [t.get_text() for t in ax.texts if t.get_text()]
-    said = [ax.get_title(loc="left") or ax.get_title()]
-    if drawn:
-        said.append(f"Drawn: {', '.join(drawn)}")
-    if ax.get_xlabel() and ax.axison:
-        said.append(f"Along x: {ax.get_xlabel()}")
-    if written:
-        more = f" and {len(written) - 6:,} more" if len(written) > 6 else ""
-        said.append(f"Written on it: {'; '.join(written[:6])}{more}")
-    return ". ".join(said) + "."
+    rows = [tick.get_text().replace("\n", ", ") for tick in ax.get_yticklabels()]
+    words = [text.get_text().replace("\n", " ").strip() for text in ax.texts]
+    facts = [
+        ("rows from the top: ", rows if any(row[:1].isalpha() for row in rows) else []),
+        ("drawn: ", drawn),
+        ("along x: ", [ax.get_xlabel()] if ax.axison and ax.get_xlabel() else []),
+        ("written on it: ", list(dict.fromkeys(words))),
+    ]
+    said = "; ".join(name + _some(things) for name, things in facts if things)
+    title = ax.get_title(loc="left")
+    return f"{title}. {said[:1].upper()}{said[1:]}." if said else f"{title}."
+
+
+def _some(things, most=6):
+    more = f" and {len(things) - most:,} more" if len(things) > most else ""
+    return ", ".join(things[:most]) + more
 
 
 def _count(artist):
@@ -168,9 +208,3 @@ def _count(artist):
     if hasattr(artist, "get_paths"):
         return len(artist.get_paths())
     return len(artist) if hasattr(artist, "__len__") else 1
-
-
-def texts(ax) -> list[Text]:
-    """List every visible text of an Axes and of its frame that is not empty."""
-    found = [*ax.findobj(Text)]
-    return [t for t in found if t.get_visible() and t.get_text()]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from ..recorder import checkouts, waits
 from .frame import CONTROL, ERROR, INK, WAITING, plural
 
-OWN_LANE = 24  # with more connections in a pool than these, a new one takes the lane of a closed one
+OWN_LANE = 24  # with more connections in a pool, a new one takes the lane of a closed one
 QUEUE = 8  # the queue is at most this many lanes high, however many wait
 FOREVER = float("inf")
 
@@ -20,6 +20,11 @@ class Life(NamedTuple):
     opened: float | None  # None: not yet, or never
     ended: float | None  # None: open still
     failed: bool
+
+    @property
+    def was_opened(self):
+        """Is its opening seen, from one moment to another? psycopg2's own pools do not tell."""
+        return self.born is not None and self.born != self.opened
 
 
 class Lanes:
@@ -56,9 +61,10 @@ class Lanes:
 
     def y(self, thing):
         """Place a connection's Life or Checkout, a Wait, or an Event that was refused."""
-        return self._lane_of[thing if hasattr(thing, "outcome") or thing.conn is None else thing[:2]]
+        own = getattr(thing, "conn", None) is None
+        return self._lane_of[thing if own else thing[:2]]
 
-    def title(self):
+    def said(self):
         """Say in a sentence what is to be seen."""
         lent = plural(len(self.checkouts), "checkout")
         said = [f"{lent} of {plural(len(self.lives), 'connection')}"]
@@ -69,7 +75,10 @@ class Lanes:
             said.append(f"{plural(gave_up, 'request')} gave up")
         if self.refused:
             said.append(f"{plural(len(self.refused), 'request')} refused")
-        return f"Who holds which connection: {', '.join(said)}"
+        failed = sum(life.failed for life in self.lives)
+        if failed:
+            said.append(f"{failed:,} failed to open")
+        return ", ".join(said)
 
     def _label(self, text, colour, height=1.0):
         self.labels.append((self.bottom + height / 2, text, colour))
@@ -77,16 +86,14 @@ class Lanes:
 
     def _place_connections(self, pool):
         here = [life for life in self.lives if life.pool == pool]
-        if len(here) <= OWN_LANE:
-            rows = range(len(here))
-        else:
-            spans = [(life.born or self._start, life.ended or FOREVER) for life in here]
-            rows = pack(spans)
+        rows = list(range(len(here)))
+        if len(here) > OWN_LANE:
+            rows = pack([(life.born or self._start, life.ended or FOREVER) for life in here])
+        shared = len(set(rows)) < len(here)
         for life, row in zip(here, rows, strict=True):
             self._lane_of[life[:2]] = self.bottom + row + 0.5
-        for row in range(max(rows, default=-1) + 1):
-            own = len(here) <= OWN_LANE
-            self._label(f"connection {here[row].conn}" if own else f"slot {row + 1}", INK)
+        for row in range(len(set(rows))):
+            self._label(f"slot {row + 1}" if shared else f"connection {here[row].conn}", INK)
 
     def _place_waits(self, pool):
         here = [wait for wait in self.waits if wait.pool == pool]
