@@ -14,8 +14,7 @@ def open_lab(options):
 def write_env(options):
     from .servers import compose
 
-    said = compose.write_env()
-    print(said if said else "poolkit: .env is written; next: docker compose up -d db")
+    print(f"poolkit: {compose.write_env()}")
 
 
 def look_after_server(options):

@@ -18,7 +18,7 @@ def state() -> Path:
     ever written to the home folder. Raises PlaceError where no file can be made in it.
     """
     home = os.environ.get("POOLKIT_HOME", "").strip()
-    folder = Path(os.path.abspath(os.path.expanduser(home))) if home else ROOT / ".poolkit"
+    folder = Path(os.path.realpath(os.path.expanduser(home))) if home else ROOT / ".poolkit"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # A try says more than permission bits do: read-only disks, quotas, other people's rules.

@@ -85,7 +85,7 @@ def lab(options):
 
 
 def test(options):
-    start([PYTHON, "-m", "pytest", "-p", "tests.plugin_skips", *options.rest])
+    start([PYTHON, "-m", "pytest", "-p", "tests.plugin_skips", "-rfEX", *options.rest])
 
 
 def fast(options):

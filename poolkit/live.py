@@ -50,14 +50,18 @@ class Live:
     clients     how many threads do `job(conn)` over and over, each time on a connection of its own
     leaking     while true, one request in five keeps its connection; `reset()` gives those back
     timeout     seconds that a request waits for its connection
+    seconds     how long it lasts, unless `start()` or `run()` say otherwise
     observe     a function that asks the server how many connections it has: called in a thread of
                 its own, at most four times a second
     samples     the Samples since the start, ten a second; at rest the last one is kept up to date
     """
 
-    def __init__(self, pool: ConnectionPool, job, *, clients=8, timeout=1.0, observe=None):
-        self.pool, self.job, self.timeout, self.observe = pool, job, timeout, observe
-        self.clients, self.leaking, self.closed = clients, False, False
+    def __init__(
+        self, pool: ConnectionPool, job, *, clients=8, timeout=1.0, seconds=30.0, observe=None
+    ):
+        self.pool, self.job, self.observe = pool, job, observe
+        self.clients, self.timeout, self.seconds = clients, timeout, seconds
+        self.leaking = self.closed = False
         self._seats, self._threads = 0, {}  # client i goes on as long as i < seats
         self._numbers = count(1)  # of the requests
         self._finished = deque()  # Requests that nobody has counted yet
@@ -65,7 +69,7 @@ class Live:
         self._looker, self._next_look, self._server, self._blind = None, 0.0, None, ""
         self._wishes, self._working = Queue(), True
         self._kept = None  # every Request of a run(), and of nothing else
-        self._begin(0.0)
+        self._clear()
         self._settled = self._started + SETTLE
         self._conductor = threading.Thread(
             target=self._conduct, name=f"{pool.name}-conductor", daemon=True
@@ -74,7 +78,7 @@ class Live:
 
     # -- what may be asked for: none of it waits, except run() and close() -----------------------
 
-    def start(self, seconds: float = 30.0):
+    def start(self, seconds: float | None = None):
         """Let the clients begin, with new samples. After `seconds` they stop by themselves."""
         self._wish(lambda: self._begin(seconds))
 
@@ -138,7 +142,12 @@ class Live:
         """What went wrong, on one line; "" if nothing did."""
         if self.pool.closed and not self.closed:
             return f"pool {self.pool.name!r} was closed; run the cell again for a new one"
-        return self._failure or self._blind
+        if self._failure:
+            return self._failure
+        # Some may be served all the same, by the connections that are open.
+        if (error := self.pool._connect_error) is not None:
+            return f"no new connection could be opened: {one_line(error)}"
+        return self._blind
 
     def _wish(self, wish):
         if not self.closed:
@@ -154,6 +163,8 @@ class Live:
     def _client(self, i):
         while i < self._seats:
             request = self._request(f"client-{i + 1}")
+            if isinstance(request.error, PoolClosed):
+                return
             self._finished.append(request)
             if request.error is not None:
                 sleep(0.02)  # what fails at once would fail a million times a second
@@ -188,7 +199,7 @@ class Live:
             except Empty:
                 wish = None
             try:
-                over = wish and wish()
+                over = wish() if wish else False
                 self._seat_clients()
                 self._look()
                 self._take_sample()
@@ -201,9 +212,13 @@ class Live:
             if wish:
                 self._wishes.task_done()
 
-    def _begin(self, seconds):
-        self._seconds, self._started = seconds, monotonic()
-        self._ends = self._started + seconds
+    def _begin(self, seconds=None):
+        self.seconds = self.seconds if seconds is None else seconds
+        self._clear()
+        self._ends = self._started + self.seconds
+
+    def _clear(self):
+        self._started = self._ends = monotonic()
         self._lately, self._failed, self._failure = deque(), 0, ""
         self._finished.clear()
         self.samples = [self._sample()]
@@ -212,9 +227,9 @@ class Live:
         self._ends = monotonic()
 
     def _start_over(self):
-        self.leaking = False
+        running, self.leaking = self.running, False
         self._return_leaked()
-        self._begin(self._seconds if self.running else 0.0)
+        self._begin() if running else self._clear()
 
     def _end(self, timeout):
         deadline = monotonic() + timeout
@@ -305,13 +320,17 @@ class Live:
 
 
 def one_line(error: BaseException) -> str:
-    """Say what an error says, on one line: its kind, its first words, and what to try or the cause
-    behind it. Who holds which connection is left out: the picture shows it."""
-    words = " ".join(str(error).split())
-    if isinstance(error, PoolError):
-        what, *holders, hint = words.split("; ") if "; " in words else (words, "")
-        if error.__cause__ is not None:
-            hint = "because: " + " ".join(str(error.__cause__).split())
-        words = f"{what}; {hint}" if hint else what
+    """Say what an error says, on one line: its kind, its first words, and the cause behind it or
+    what to try. Who holds which connection is left out: the picture shows how many do."""
+    words = _first_line(error)
+    if isinstance(error, PoolError) and error.__cause__ is not None:
+        words = f"{words.split(' (')[0]}, because: {_first_line(error.__cause__)}"
+    elif isinstance(error, PoolError) and "; " in words:
+        what, *_, hint = words.split("; ")
+        words = f"{what}; {hint}"
     words = words if len(words) <= 240 else words[:239] + "…"
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def _first_line(error):
+    return next(iter(str(error).strip().splitlines()), "")

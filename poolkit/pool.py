@@ -25,7 +25,7 @@ from . import arguments, messages
 from .arguments import seconds, sizes, whole
 from .lending import Lending
 from .messages import tell
-from .slots import Holder, PoolStats, Slot, Waiter
+from .slots import Holder, PoolStats, Slot, Waiter, holders
 
 
 class ConnectionPool:
@@ -169,23 +169,20 @@ class ConnectionPool:
         client = current_thread(), frame.f_code, frame.f_lineno, in_with
         now = monotonic()
         deadline = now + timeout
-        slot, again = None, False
+        slot = None
         try:
-            while True:
-                with self._lock:
-                    if self._idle and not self._closed:
-                        slot = self._idle.pop()
-                        self._lend(slot, client, now)
-                if slot is None:
-                    slot = self._wait(client, timeout, deadline, again)
-                # A dead line can take many seconds to say so. Ask no second one in overtime.
-                if self._usable(slot, not again or monotonic() < deadline):
-                    if self.on_event:
-                        tell(self, "checkout", slot.number, client)
-                    return slot
-                # It died, or grew old, while nobody used it. Ours was the next turn, and still is.
-                self._take_back(slot, usable=False)
-                slot, again, now = None, True, monotonic()
+            with self._lock:
+                if self._idle and not self._closed:
+                    slot = self._idle.pop()
+                    self._lend(slot, client, now)
+            may_ask = True
+            while slot is None or not self._usable(slot, may_ask):
+                slot = self._wait(client, timeout, deadline, dead=slot)
+                # A dead line can take many seconds to say so. Ask no other one in overtime.
+                may_ask = monotonic() < deadline
+            if self.on_event:
+                tell(self, "checkout", slot.number, client)
+            return slot
         except BaseException:  # Ctrl-C, too, must not cost the pool a slot
             if slot is not None:
                 self._take_back(slot, usable=False)
@@ -196,14 +193,24 @@ class ConnectionPool:
             return False
         return slot.since - slot.idle_since < self.check_idle or may_ask and slot.session.ping()
 
-    def _wait(self, client, timeout, deadline, first_in_line):
-        """Queue up, and return the slot that is handed over: it is in use already."""
-        waiter, in_line = Waiter(client), False
+    def _wait(self, client, timeout, deadline, dead):
+        """Queue up, and return the slot that is handed over: it is in use already.
+
+        `dead` is what this client got when it was its turn: a slot whose connection died, or grew
+        old, while nobody used it. So it is its turn still.
+        """
+        waiter, told = Waiter(client), False
         try:
-            with self._lock:
-                self._queue(waiter, timeout, first_in_line)
-            in_line = True
-            if self.on_event:
+            try:
+                if dead:
+                    self._end_loan(dead, dead.loan)
+                with self._lock:
+                    self._queue(waiter, timeout, first_in_line=dead)
+            finally:
+                if dead:
+                    self._settle(dead, usable=False)  # makes room, for the first in line
+            if self.on_event and waiter.slot is None:
+                told = True
                 tell(self, "waiting", None, client)
             self._grow()
             waiter.sleep(deadline - monotonic())
@@ -219,7 +226,7 @@ class ConnectionPool:
             if waiter.slot is not None:
                 self._take_back(waiter.slot, usable=True)
             if self.on_event:
-                tell(self, "timeout" if in_line else "refused", None, client)
+                tell(self, "timeout" if told else "refused", None, client)
             raise
 
     def _queue(self, waiter, timeout, first_in_line):
@@ -409,8 +416,10 @@ class ConnectionPool:
         """Close the connection of a slot that is pending, then free the slot."""
         try:
             if slot.session:
-                tell(self, "closed", slot.number)
-                slot.session.close()
+                try:
+                    slot.session.close()
+                finally:
+                    tell(self, "closed", slot.number)
         except Exception:
             pass  # it was broken: closing is all that was left to do with it
         finally:
@@ -515,7 +524,7 @@ class ConnectionPool:
         return PoolStats(self.max_size, *map(len, places))
 
     def _holders(self):
-        return sorted((slot.holder() for slot in self._in_use.values()), key=lambda h: -h.age)
+        return holders(self._in_use.values())
 
     def _not_lent(self, conn):
         return messages.not_lent(self, conn, known=conn in self._known)

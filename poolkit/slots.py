@@ -67,9 +67,15 @@ class Slot:
         # Connections that were opened together must not all expire in the same moment.
         self.expires = self.opened + max_lifetime * uniform(0.95, 1.0)
 
-    def holder(self) -> Holder:
+    def holder(self, now) -> Holder:
         thread, code, line, _ = self.client
-        return Holder(monotonic() - self.since, describe(code, line), thread.name, self.conn)
+        return Holder(now - self.since, describe(code, line), thread.name, self.conn)
+
+
+def holders(slots) -> list[Holder]:
+    """List who has the connections in these slots, the longest first."""
+    now = monotonic()
+    return [slot.holder(now) for slot in sorted(slots, key=lambda slot: slot.since)]
 
 
 class Waiter:

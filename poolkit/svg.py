@@ -138,7 +138,7 @@ def _throughput(samples, seconds, y):
     top = _round_up(max(sample.throughput for sample in samples))
 
     def place(sample):
-        x = left + width * min(1, sample.at / seconds)
+        x = left + width * min(1, sample.at / seconds) if seconds else 0
         return f"{x:.1f}", f"{y + height * (1 - sample.throughput / top):.1f}"
 
     points = [place(sample) for sample in samples[:: ceil(len(samples) / 150)] + samples[-1:]]

@@ -12,7 +12,7 @@ from time import monotonic
 from . import messages
 from .lending import Lending
 from .messages import tell
-from .slots import Holder, PoolStats, Slot
+from .slots import Holder, PoolStats, Slot, holders
 
 
 class Unpooled:
@@ -56,8 +56,8 @@ class Unpooled:
 
     def holders(self, older_than: float = 0.0) -> list[Holder]:
         """List who has had a connection for more than `older_than` seconds, the longest first."""
-        held = [slot.holder() for slot in list(self._in_use.values())]
-        return sorted((h for h in held if h.age >= older_than), key=lambda h: -h.age)
+        held = holders(list(self._in_use.values()))
+        return [holder for holder in held if holder.age >= older_than]
 
     def close(self, timeout: float = 0.0) -> list[Holder]:
         """Open nothing any more, and return who still has a connection."""

@@ -17,8 +17,7 @@ from weakref import WeakSet
 
 import ipywidgets
 
-from .arguments import seconds as check_seconds
-from .arguments import sizes, whole
+from . import arguments
 from .live import Live
 from .plots.frame import ERROR
 from .pool import ConnectionPool
@@ -52,25 +51,26 @@ def panel(
 
     Nothing is connected before Start. An earlier panel of the same `name` is closed.
     """
-    sizes(0, max_size)
-    whole("clients", clients, 0)
-    whole("query_ms", query_ms, 0)
-    check_seconds("timeout", timeout)
-    for other in live_panels():
-        if other.name == name:
-            other.close()
-            other.remove()
+    arguments.sizes(0, max_size)
+    for count_of, value in {"clients": clients, "query_ms": query_ms, "most": most}.items():
+        arguments.whole(count_of, value, 0)
+    arguments.seconds("timeout", timeout)
+    if not arguments.seconds("seconds", seconds) > 0:
+        raise ValueError(f"seconds must be more than 0, got {seconds!r}")
+    for earlier in live_panels():
+        if earlier.name == name:
+            earlier.close()
+            earlier.remove()
     pool = ConnectionPool(
         dsn, driver=driver, min_size=0, max_size=max_size, name=name, **connect_kwargs
     )
-    return Panel(
-        pool, job, clients, query_ms, observe, check_seconds("seconds", seconds), timeout, most
-    )
+    live = Live(pool, job, clients=clients, timeout=timeout, seconds=seconds, observe=observe)
+    return Panel(live, query_ms, most)
 
 
 def live_panels() -> list["Panel"]:
     """List the panels of this process that are not closed."""
-    return [panel for panel in _panels if not panel.closed]
+    return [one for one in list(_panels) if not one.closed]
 
 
 class Panel:
@@ -83,11 +83,15 @@ class Panel:
     pool                     the pool it plays with
     """
 
-    def __init__(self, pool, job, clients, query_ms, observe, seconds, timeout, most):
-        self.pool, self.name, self.seconds = pool, pool.name, seconds
-        self.size = _slider("pool size", pool.max_size, 1, max(most, pool.max_size))
-        self.clients = _slider("clients", clients, 0, max(32, clients))
-        self.query = None if job else _slider("query, ms", query_ms, 0, max(200, query_ms))
+    def __init__(self, live, query_ms, most):
+        self.live, self.pool, self.name = live, live.pool, live.pool.name
+        self.seconds = live.seconds  # what Start starts
+        self.size = _slider("pool size", self.pool.max_size, 1, max(most, self.pool.max_size))
+        self.clients = _slider("clients", live.clients, 0, max(32, live.clients))
+        self.query = None
+        if live.job is None:
+            live.job = self._query
+            self.query = _slider("query, ms", query_ms, 0, max(200, query_ms))
         self.start = ipywidgets.Button(description="Start", icon="play", button_style="primary")
         self.stop = ipywidgets.Button(description="Stop", icon="stop")
         self.reset = ipywidgets.Button(description="Reset", icon="refresh")
@@ -95,9 +99,6 @@ class Panel:
         self._picture = ipywidgets.HTML(layout=ipywidgets.Layout(margin="14px 0 0 0"))
         self._line = ipywidgets.HTML()
         self._task = None
-        self.live = Live(
-            pool, job or self._query, clients=clients, timeout=timeout, observe=observe
-        )
         self._connect()
         self._box = self._arrange()
         self._follow()
@@ -174,16 +175,15 @@ class Panel:
         self.stop.on_click(lambda _: self._ask(live.stop))
         self.reset.on_click(lambda _: self._start_over())
         self.size.observe(lambda change: self._ask(live.resize, change["new"]), "value")
-        self.clients.observe(lambda change: self._let(clients=change["new"]), "value")
-        self.leak.observe(lambda change: self._let(leaking=change["new"]), "value")
+        self.clients.observe(lambda change: self._set("clients", change["new"]), "value")
+        self.leak.observe(lambda change: self._set("leaking", change["new"]), "value")
 
     def _ask(self, wish, *args):
         wish(*args)
         self._follow()
 
-    def _let(self, **settings):
-        for name, value in settings.items():
-            setattr(self.live, name, value)
+    def _set(self, setting, value):
+        setattr(self.live, setting, value)
         self._follow()
 
     def _start_over(self):
@@ -220,10 +220,8 @@ class Panel:
 
     def _draw(self):
         live, closed = self.live, self.closed
-        drawing = picture(
-            live.samples, self.size.max, self.seconds, counted=live.observe is not None
-        )
-        self._picture.value = drawing
+        counted = live.observe is not None
+        self._picture.value = picture(live.samples, self.size.max, live.seconds, counted)
         self._line.value = _line(self._state(), live.problem)
         self.start.disabled = closed or live.running
         self.stop.disabled = closed or not live.running
@@ -235,7 +233,7 @@ class Panel:
         if self.closed:
             return "closed"
         if self.live.running:
-            return f"running, stops by itself after {self.seconds:g} s"
+            return f"running, stops by itself after {self.live.seconds:g} s"
         return "stopping" if self.live.samples[-1].clients else "stopped"
 
     def _arrange(self):
@@ -268,7 +266,7 @@ def _line(state, problem):
     style = f"color:#fff; background:{ERROR}; padding:0 6px; border-radius:3px; margin-right:6px"
     mark = f'<span style="{style}">!</span>' if problem else ""
     return (
-        '<div role="status" style="line-height:1.5; min-height:3em; max-width:728px">'
+        '<div style="line-height:1.5; min-height:3em; max-width:728px">'
         f"{mark}{escape(problem or state)}</div>"
     )
 

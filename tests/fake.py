@@ -73,7 +73,9 @@ class FakeDriver:
         self._counting = threading.Lock()
 
     def pool(self, **arguments):
-        return WatchedPool(driver=self, **{"min_size": 0, "name": "test"} | arguments)
+        return WatchedPool(
+            driver=self, **{"min_size": 0, "name": "test", "timeout": 5.0} | arguments
+        )
 
     @property
     def open(self):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -23,7 +24,9 @@ from classroom.servers import ServerError, postgres
 
 pytestmark = pytest.mark.server
 
-ROOT_ONLY = pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="needs root")
+ROOT_ONLY = pytest.mark.skipif(
+    os.name == "nt" or os.geteuid() != 0, reason="needs root; try: sudo make test"
+)
 ODD = "a learner's folder, ñandú 北京"  # as a path may well be
 
 # A notebook's kernel, as far as the server can tell: it starts, says so, and waits for its end.
@@ -356,6 +359,18 @@ def test_reset_makes_a_new_server_with_none_of_the_old_data(home, cluster):
     with kernel(home) as process:
         assert parse_dsn(process.said["dsn"])["password"] != parse_dsn(old)["password"]
         assert ask(process.said["dsn"], "select to_regclass('old')") == [(None,)]
+
+
+def test_a_server_in_use_on_another_machine_is_left_alone(home, cluster):
+    # Two machines with one folder, as over a network: each sees the other's locks, not its pids.
+    with kernel(home):
+        cluster.postmaster().kill()
+        until(lambda: not cluster.postmaster())
+        settings = cluster.settings.read_text()
+        cluster.settings.write_text(settings.replace(platform.node(), "far.invalid", 1))
+        said = start_fails(home)
+        cluster.settings.write_text(settings)
+    assert "is in use on another machine, 'far.invalid'; try: set POOLKIT_HOME to" in said
 
 
 def test_a_half_made_server_is_made_again(home, cluster):

@@ -91,7 +91,7 @@ CONNECT_MS = Exercise(
         "the median, in milliseconds",
     ],
     hints=[
-        "`time.perf_counter()` before and after `psycopg2.connect(dsn)`; the difference is seconds.",
+        "`time.perf_counter()` before and after `psycopg2.connect(dsn)`; it counts seconds.",
         "Collect the differences in a list, times 1000; `conn.close()` comes after the second look "
         "at the watch. `statistics.median` does the rest.",
     ],

@@ -42,7 +42,7 @@ def check_open_pool(judge, open_pool):
 
 
 def opens_nothing(dsn):
-    return None
+    return ()
 
 
 def opens_a_connection(dsn):
@@ -82,7 +82,7 @@ OPEN_POOL = Exercise(
     solution=open_pool,
     check=check_open_pool,
     wrong=[
-        (opens_nothing, "it returned None"),
+        (opens_nothing, "it returned a tuple"),
         (opens_a_connection, "a pool of psycopg2.pool was expected"),
         (opens_the_simple_one, "which of the two classes"),
         (opens_all_at_once, "has 4 connections of the new pool"),

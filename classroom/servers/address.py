@@ -98,7 +98,8 @@ def ask(dsn: str, name: str, fix: str = "") -> tuple[str, str]:
     itself can't be wrong.
     """
     given = _parse(dsn, name)
-    seconds = given.get("connect_timeout") or str(TIMEOUT)
+    seconds = int(given.get("connect_timeout") or 0)
+    seconds = seconds if seconds > 0 else TIMEOUT  # nobody is made to wait for ever
     try:
         conn = psycopg2.connect(make_dsn(dsn, connect_timeout=seconds, application_name="poolkit"))
     except psycopg2.Error as error:
@@ -136,9 +137,9 @@ def _parse(dsn, name):
         given = parse_dsn(dsn)
     except psycopg2.Error:
         raise ServerError(f"{name} {SYNTAX}") from None
-    port = given.get("port", "")
+    port, timeout = given.get("port", ""), given.get("connect_timeout", "")
     odd = "@" in given.get("host", "") + given.get("dbname", "") if "://" in dsn else False
-    if odd or not re.fullmatch("[0-9,]*", port) or not given.get("connect_timeout", "0").isdigit():
+    if odd or not re.fullmatch("[0-9,]*", port) or not re.fullmatch("-?[0-9]*", timeout):
         raise ServerError(f"{name} {SYNTAX}")
     return given
 

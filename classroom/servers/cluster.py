@@ -28,7 +28,7 @@ from . import ServerError
 from .programs import MAJOR, OTHERWISE, Programs
 
 PATIENCE = 60  # seconds that a server may take to start
-LOG_LIMIT = 10_000_000  # bytes of log that the next start carries on with
+LOG_LIMIT = 10_000_000  # bytes; a log that is longer is begun anew at the next start
 RESET = "poolkit server reset (the course's data is loaded anew)"
 
 # What PostgreSQL says when it can't be made or started (a pattern), what it means, what to try.
@@ -44,9 +44,14 @@ MEANINGS = [
         "free some space, or set POOLKIT_HOME to a folder on another disk",
     ),
     (
-        "permission denied|read-only file system|operation not permitted|wrong ownership",
+        "permission denied|read-only file system|not permitted|wrong ownership|invalid permissions",
         "it may not write there",
         "set POOLKIT_HOME to a folder of your own",
+    ),
+    (
+        "shared memory block .* still in use",
+        "processes of a crashed server are still at work on it",
+        "end them, or restart this computer",
     ),
     (
         "did not start in time",
@@ -160,8 +165,9 @@ class Cluster:
             time.sleep(0.05)
         self._check_version()
         self._clear_up()
+        socket_folder = self._make_socket_folder()
         for port in self._ports():
-            self._write_settings(port)
+            self._write_settings(port, socket_folder)
             status, said = self._pg_ctl("start", "-t", str(PATIENCE), "-l", self.log)
             if status == 0:
                 return
@@ -173,6 +179,8 @@ class Cluster:
         before = self.log.stat().st_size if self.log.exists() else 0
         status, said = self.programs.run("pg_ctl", "-D", self.data, "-w", *args)
         if status and self.log.exists():
+            # Of pg_ctl's own words only what it makes of them; the reasons are in the log.
+            said = "".join(line + "\n" for line in said.splitlines() if "pg_ctl:" in line)
             with open(self.log, "rb") as file:
                 file.seek(before)
                 said += file.read().decode(errors="replace")
@@ -236,11 +244,11 @@ class Cluster:
                 ) from error
             yield port
 
-    def _write_settings(self, port):
+    def _write_settings(self, port, socket_folder):
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": port,
-            "unix_socket_directories": self._make_socket_folder(),
+            "unix_socket_directories": socket_folder,
             "cluster_name": self.name,
             "shared_buffers": "32MB",
             "log_connections": "setup_durations",  # lesson 01 reads them
@@ -314,7 +322,7 @@ class Cluster:
             return False
         try:
             # "immediate" leaves the rest to the next start's recovery: nothing committed is lost.
-            for mode, seconds in (("fast", "3"), ("immediate", "10")):
+            for mode, seconds in (("fast", "3"), ("immediate", "3")):
                 status, _ = self._pg_ctl("stop", "-t", seconds, "-m", mode)
                 if status == 0:
                     break
@@ -328,11 +336,11 @@ class Cluster:
 
     def _explain(self, what, said):
         # The last line that is serious, else the first that says what could not be done.
-        lines = [line.strip() for line in said.splitlines() if not line.startswith("pg_ctl:")]
+        lines = [line.strip() for line in said.splitlines()]
         serious = [line for line in lines if re.search(r"(FATAL|PANIC|error):\s", line)]
-        telling = [line for line in lines if "could not" in line]
+        telling = [line for line in lines if "could not" in line and "pg_ctl:" not in line]
         reason = (serious[-1:] or telling[:1] or lines[-1:] or ["no reason given"])[0]
-        reason = re.sub(r"^.*?(FATAL|PANIC|error):\s+", "", reason)
+        reason = re.sub(r"^.*?(FATAL|PANIC|error|LOG):\s+", "", reason)
         meaning, fix = "", RESET
         for pattern, meant, cure in MEANINGS:
             if re.search(pattern, said, re.IGNORECASE):

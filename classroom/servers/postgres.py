@@ -205,7 +205,7 @@ def _one_line():
     except place.PlaceError as error:
         raise ServerError(str(error)) from error
     except OSError as error:
-        where = f" {error.filename!r}" if error.filename else ""
+        where = f" {os.fsdecode(error.filename)!r}" if error.filename else ""
         raise ServerError(
             f"can't keep the private PostgreSQL in its folder: {error.strerror or error}{where}; "
             "try: set POOLKIT_HOME to a folder of your own"

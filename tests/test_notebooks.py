@@ -1,0 +1,104 @@
+"""Every notebook, from top to bottom, twice in one kernel, on the server, widgets and all."""
+
+import os
+import re
+import sys
+import time
+from contextlib import closing
+
+import nbformat
+import psycopg2
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+from classroom.install import environment
+from classroom.place import ROOT
+
+pytestmark = [pytest.mark.server, pytest.mark.lesson]
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SECONDS = {"14": 40}  # machine time that a notebook may take, 20 unless it stands here
+
+THIS_KERNEL = """
+    select count(*), coalesce(string_agg(application_name || ' ' || coalesce(state, ''), '; '), '')
+    from pg_stat_activity where split_part(application_name, '/', 1) = 'poolkit'
+    and split_part(application_name, '/', 3) = %s
+"""
+
+
+@pytest.fixture
+def kernel_environment(course_home, monkeypatch):
+    """What `make lab` gives its kernels: nothing is read from or written to the home folder."""
+    env = environment(os.fspath(course_home), os.path.dirname(sys.executable))
+    for name in set(os.environ) - set(env):
+        monkeypatch.delenv(name)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs_twice_in_one_kernel_and_leaves_no_connection(
+    path, server, kernel_environment
+):
+    limit = SECONDS.get(path.name[:2], 20)
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(
+        notebook,
+        timeout=3 * limit,
+        kernel_name="python3",
+        resources={"metadata": {"path": os.fspath(path.parent)}},
+    )
+    with client.setup_kernel(), closing(psycopg2.connect(server.dsn)) as judge:
+        judge.autocommit = True
+        for run in "first", "second":
+            started = time.monotonic()
+            for index, cell in enumerate(notebook.cells):
+                execute(client, cell, index, f"{path.name}, {run} run")
+            seconds = time.monotonic() - started
+            assert seconds < limit, f"{path.name}: the {run} run took {seconds:.1f} s"
+            assert left_over(judge, kernel_of(client)) == (0, "")
+
+
+def execute(client, cell, index, run):
+    """Run one cell; where it fails or warns, fail the test with the cell and what it said."""
+    __tracebackhide__ = True
+    what = None
+    try:
+        client.execute_cell(cell, index)
+    except CellExecutionError as error:
+        what = plain(error.traceback) or f"{error.ename}: {error.evalue}"
+    except (CellTimeoutError, DeadKernelError) as error:
+        what = str(error).splitlines()[0]
+    outputs = cell.get("outputs", [])
+    warned = "".join(output.text for output in outputs if output.get("name") == "stderr")
+    if what or warned:
+        problem = what or f"wrote to stderr: {plain(warned)}"
+        source = "\n".join("    " + line for line in cell.source.splitlines())
+        pytest.fail(f"{run}, cell {cell.id!r}:\n\n{source}\n\n{problem}", pytrace=False)
+
+
+def plain(text):
+    return re.sub(r"\x1b\[[0-9;]*m", "", text).strip()
+
+
+def kernel_of(client):
+    """Return what this kernel's connections carry in their application_name."""
+    cell = nbformat.v4.new_code_cell("__import__('classroom.observer').observer.kernel()")
+    client.execute_cell(cell, 0, store_history=False)
+    return cell.outputs[0].data["text/plain"].strip("'")
+
+
+def left_over(judge, kernel):
+    """Return how many connections of the kernel the server has, and which; waits up to 2 s for 0.
+
+    A client that closes does not wait for its backend, which takes a few milliseconds to go.
+    """
+    deadline = time.monotonic() + 2
+    while True:
+        with judge.cursor() as cursor:
+            cursor.execute(THIS_KERNEL, [kernel])
+            count, names = cursor.fetchone()
+        if not count or time.monotonic() > deadline:
+            return count, names
+        time.sleep(0.02)
