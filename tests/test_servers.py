@@ -639,7 +639,7 @@ def test_an_unreadable_address_is_not_repeated_for_it_may_hold_the_password(monk
 WRONG = {
     "refused": ({"port": 1}, "nobody listens at 127.0.0.1:1"),
     "unknown host": ({"host": "nowhere.invalid"}, "no host is known by the name 'nowhere.invalid'"),
-    "socket": ({"host": "/nowhere"}, "there is no server's socket at /nowhere:"),
+    "socket": ({"host": "/nowhere"}, "nobody listens at /nowhere:"),
     "password": ({"password": "s3cret"}, "knows no user 'learner' with this password"),
     "no password": ({"password": ""}, "wants a password for 'learner'"),
     "user": ({"user": "eve"}, "knows no user 'eve' with this password"),

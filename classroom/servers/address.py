@@ -25,13 +25,8 @@ MEANINGS = [
         "correct the host",
     ),
     (
-        "connection refused",
+        "connection refused|no such file or directory",
         "nobody listens at {where}",
-        "start that server, or correct host and port",
-    ),
-    (
-        "no such file or directory",
-        "there is no server's socket at {where}",
         "start that server, or correct host and port",
     ),
     (
@@ -50,7 +45,7 @@ MEANINGS = [
         "correct user and password",
     ),
     (
-        "authentication failed|no pg_hba.conf entry",
+        "authentication failed|pg_hba.conf",
         "the server at {where} does not let {user!r} into {database!r} from here",
         "another user, or a line in its pg_hba.conf",
     ),
@@ -138,7 +133,7 @@ def _parse(dsn, name):
     except psycopg2.Error:
         raise ServerError(f"{name} {SYNTAX}") from None
     port, timeout = given.get("port", ""), given.get("connect_timeout", "")
-    odd = "@" in given.get("host", "") + given.get("dbname", "") if "://" in dsn else False
+    odd = "://" in dsn and "@" in given.get("host", "") + given.get("dbname", "")
     if odd or not re.fullmatch("[0-9,]*", port) or not re.fullmatch("-?[0-9]*", timeout):
         raise ServerError(f"{name} {SYNTAX}")
     return given
@@ -168,7 +163,7 @@ def _explain(said, given, seconds):
 
 
 def _where(host, port):
-    return f"{host or 'the local socket'}:{port}"
+    return f"{host}:{port}" if host else f"the default socket (port {port})"
 
 
 def _accepts(host, port):

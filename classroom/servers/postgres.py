@@ -34,25 +34,25 @@ def start() -> Server:
     starts the server again if it has crashed. Raises ServerError.
     """
     forget_libpq_environment()
-    with _one_line():
+    with _in_one_line():
         return _private().start()
 
 
 def release() -> None:
     """Say that this process no longer uses the server, which stops when nobody does."""
-    with _one_line():
+    with _in_one_line():
         _private().release()
 
 
 def stop() -> bool:
     """Stop the server now, whoever uses it; return whether there was one to stop."""
-    with _one_line():
+    with _in_one_line():
         return _private().stop()
 
 
 def reset() -> None:
     """Stop the server and remove all its data; the next start makes a new one."""
-    with _one_line():
+    with _in_one_line():
         _private().stop(remove=True)
 
 
@@ -199,7 +199,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def _one_line():
+def _in_one_line():
     try:
         yield
     except place.PlaceError as error:
