@@ -45,23 +45,29 @@ def run(port: int = 8888, browser: bool = True, first: str = FIRST) -> None:
     with redirected(log) as terminal:
         try:
             server = prepare(port, browser and has_screen(), first)
+            listen(server)
+            stop_on_signals(server)
+            announce(server, first, log, terminal)
+            server.start()
         except (SystemExit, OSError) as error:
-            raise LabError(f"JupyterLab did not start: {why(log, error)} ({log})") from error
-        stop_on_signals(server)
-        address = f"http://127.0.0.1:{server.port}/lab/tree/{first}?token={server.token}"
-        how = "opens in your browser; if not, use" if server.open_browser else "waits at"
-        print(
-            f"poolkit: JupyterLab {how} this address\n\n    {address}\n\n"
-            f"poolkit: Ctrl-C in this window ends it; what Jupyter says goes to {log}",
-            file=terminal,
-            flush=True,
-        )
-        server.start()
+            why = last_words(log) or error
+            raise LabError(f"JupyterLab did not start: {why}; try: another --port") from error
         print("\rpoolkit: JupyterLab has ended, and its kernels with it", file=terminal, flush=True)
 
 
+def announce(server, first, log, terminal):
+    address = f"http://127.0.0.1:{server.port}/lab/tree/{first}?token={server.token}"
+    how = "opens in your browser; if not, use" if server.open_browser else "waits at"
+    print(
+        f"poolkit: JupyterLab {how} this address\n\n    {address}\n\n"
+        f"poolkit: Ctrl-C in this window ends it; what Jupyter says goes to {log}",
+        file=terminal,
+        flush=True,
+    )
+
+
 def prepare(port, browser, first):
-    """Return a Jupyter server that listens already, and is about to answer."""
+    """Return a Jupyter server that has found its port and is ready to start."""
     from jupyterlab.labapp import LabApp
 
     settings = {
@@ -82,6 +88,19 @@ def prepare(port, browser, first):
         "LanguageServerManager.autodetect": False,  # else it runs npm, which writes to the home
     }
     return LabApp.initialize_server([f"--{name}={value}" for name, value in settings.items()])
+
+
+def listen(server):
+    """Let the server take its port now. It only looked for a free one so far, and would take it
+    when it starts; where many start at once, that is too late.
+    """
+    for _ in range(50):
+        server.io_loop.add_callback(server.io_loop.stop)
+        try:
+            return server.io_loop.start()  # one turn of the loop, in which it binds
+        except SystemExit:
+            server.init_httpserver()  # somebody was faster: look again
+    raise OSError("every free port was taken by somebody else at the last moment")
 
 
 def write_settings(folder):
@@ -121,7 +140,9 @@ class redirected:
         sys.stdout.flush()
         sys.stderr.flush()
         self.saved = [os.dup(1), os.dup(2)]
-        with open(self.log, "w") as file:
+        # Appending, as a second JupyterLab of this folder writes to the same file.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+        with open(os.open(self.log, flags, 0o600), "w") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         self.terminal = os.fdopen(os.dup(self.saved[0]), "w")
@@ -136,8 +157,8 @@ class redirected:
         self.terminal.close()
 
 
-def why(log, error):
-    """Return the last thing that Jupyter called an error or critical, else what was raised."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+def last_words(log):
+    """Return the last thing that Jupyter called an error or critical, "" if there is none."""
+    lines = log.read_text(errors="replace").splitlines()
     told = [line for line in lines if line.startswith(("[E", "[C")) or "ERROR:" in line]
-    return (told or lines or [str(error)])[-1].strip()
+    return (told[-1].partition("ERROR: ")[2] or told[-1]).rstrip(".") if told else ""

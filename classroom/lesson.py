@@ -95,6 +95,7 @@ class Lab(Observer):
     def tidy(self) -> str:
         """Close this kernel's pools and end this notebook's connections; say what there was."""
         done = []
+        close_panels()
         if pools := live_pools():
             done.append(f"{_plural(len(pools), 'pool')}, closed now")
         for pool in pools:
@@ -111,6 +112,7 @@ class Lab(Observer):
         still has of this notebook is ended, so that nothing is left in any case. Says how many of
         its exercises are solved.
         """
+        close_panels()
         for pool in live_pools():
             if out := [str(holder) for holder in pool.close(timeout=0)]:
                 more = f"; and {len(out) - 3} more" if out[3:] else ""
@@ -126,6 +128,13 @@ class Lab(Observer):
         if score := _score(self.notebook):
             print(f"finish: {score}")
         _point_to_the_next(self.notebook)
+
+
+def close_panels():
+    """Stop the panels of poolkit.widgets that this kernel shows, if it has ever loaded them."""
+    widgets = sys.modules.get("poolkit.widgets")
+    for panel in widgets.live_panels() if widgets else ():
+        panel.close()
 
 
 def _verdict(left):

@@ -75,6 +75,7 @@ class Steps:
             raise
         finally:
             reader.join()
+            process.stdout.close()
             if self.terminal:
                 print("\r" + " " * self._width() + "\r", end="", flush=True)
         if self.terminal and process.returncode == 0:
@@ -163,7 +164,7 @@ CAUSES = [
         r"ensurepip",
         "python",
         "this Python comes without ensurepip, which a virtual environment needs; "
-        "try, on Debian or Ubuntu: sudo apt install python{}.{}-venv".format(*sys.version_info),
+        "try: sudo apt install python{}.{}-venv (Debian, Ubuntu)".format(*sys.version_info),
     ),
     (
         r"Permission denied|Read-only file system|Access is denied|os error (13|30)\b",

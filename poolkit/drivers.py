@@ -118,7 +118,6 @@ class Psycopg2Session:
                 reset(conn)
                 conn.rollback()
             if reset is not None and _attributes(conn) != self._settings:
-                conn.autocommit = False  # while it is on, the others are set on the server
                 conn.isolation_level, conn.readonly, conn.deferrable = self._settings[1:]
                 conn.autocommit = self._settings[0]
             if conn.notifies:

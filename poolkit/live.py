@@ -308,7 +308,7 @@ class Live:
             lately.throughput,
             lately.wait_ms(0.99),
             self._failed,
-            self._server,
+            None if self.closed else self._server,  # it was counted before the end
         )
 
     def _describe(self, request):

@@ -254,7 +254,7 @@ class ConnectionPool:
     def _hopeless(self):
         # Under the lock. Only what is held in a `with` block counts: a thread that is inside one
         # and waits cannot come to its end. A bare getconn may be returned by anybody.
-        if not self._detect_deadlock or self._pending or len(self._in_use) < self.max_size:
+        if not self._detect_deadlock or len(self._in_use) < self.max_size:
             return False
         asleep = {waiter.client[0] for waiter in self._waiting}
         clients = [slot.client for slot in self._in_use.values()]
@@ -505,11 +505,10 @@ class ConnectionPool:
             with self._lock:
                 if slot not in self._idle:
                     continue
-                stale = self._stale(slot, monotonic())
                 self._idle.remove(slot)
                 self._pending.add(slot)
             try:
-                usable = not stale and slot.session.alive() and slot.session.ping()
+                usable = slot.session.alive() and slot.session.ping()
             finally:
                 self._settle(slot, usable)
         self._fill()

@@ -24,7 +24,7 @@ FRAME = 'stroke="currentColor" stroke-opacity=".45"'  # keeps dark boxes apart f
 
 
 def picture(samples, slots: int, seconds: float, counted: bool) -> str:
-    """Draw the last of `samples` (live.Sample), and the throughput since the first.
+    """Draw the last of `samples` (live.Sample), and the throughput since the first, as HTML.
 
     There is room for `slots` boxes and for `seconds` of time, so that nothing moves when a number
     changes. `counted` says whether the server is asked for its own count.
@@ -35,13 +35,15 @@ def picture(samples, slots: int, seconds: float, counted: bool) -> str:
     if counted:
         parts.append(_server(now.server))
     parts += [_numbers(now, below + 62), _throughput(samples, seconds, below + 30)]
+    # A page too narrow for it scrolls: smaller letters could not be read.
     return (
+        '<div style="overflow-x:auto">'
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-4 0 {WIDTH + 8} {below + 122}" '
         f'role="img" aria-label="{escape(in_words(now, counted))}" fill="currentColor" '
-        f'style="display:block; width:100%; max-width:{WIDTH + 8}px; '
+        f'style="display:block; width:100%; min-width:540px; max-width:{WIDTH + 8}px; '
         "color:var(--jp-ui-font-color0, currentColor); "
         'font-family:var(--jp-ui-font-family, sans-serif); font-variant-numeric:tabular-nums">'
-        f"{''.join(parts)}</svg>"
+        f"{''.join(parts)}</svg></div>"
     )
 
 

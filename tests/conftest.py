@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import uuid
 from pathlib import Path
 
@@ -24,7 +25,9 @@ def course_home():
         yield home
         if (home / "postgres").exists():
             postgres.stop()
-    shutil.rmtree(home, ignore_errors=True)  # a watcher may be about to leave
+    deadline = time.monotonic() + 5
+    while home.exists() and time.monotonic() < deadline:
+        shutil.rmtree(home, ignore_errors=True)  # again, while a watcher is about to leave
 
 
 @pytest.fixture(scope="session")

@@ -21,9 +21,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SECONDS = {"14": 40}  # machine time that a notebook may take, 20 unless it stands here
 
 THIS_KERNEL = """
-    select count(*), coalesce(string_agg(application_name || ' ' || coalesce(state, ''), '; '), '')
-    from pg_stat_activity where split_part(application_name, '/', 1) = 'poolkit'
-    and split_part(application_name, '/', 3) = %s
+    select application_name, state, query from pg_stat_activity
+    where application_name like 'poolkit/%%' and split_part(application_name, '/', 3) = %s
 """
 
 
@@ -49,33 +48,36 @@ def test_a_notebook_runs_twice_in_one_kernel_and_leaves_no_connection(
         kernel_name="python3",
         resources={"metadata": {"path": os.fspath(path.parent)}},
     )
+    cells = list(notebook.cells)  # nbclient puts what it runs in their place
     with client.setup_kernel(), closing(psycopg2.connect(server.dsn)) as judge:
         judge.autocommit = True
         for run in "first", "second":
             started = time.monotonic()
-            for index, cell in enumerate(notebook.cells):
+            for index, cell in enumerate(cells):
                 execute(client, cell, index, f"{path.name}, {run} run")
             seconds = time.monotonic() - started
             assert seconds < limit, f"{path.name}: the {run} run took {seconds:.1f} s"
-            assert left_over(judge, kernel_of(client)) == (0, "")
+            left = left_over(judge, kernel_of(client))
+            assert not left, f"{path.name}: after the {run} run the server still has {left}"
 
 
 def execute(client, cell, index, run):
     """Run one cell; where it fails or warns, fail the test with the cell and what it said."""
     __tracebackhide__ = True
-    what = None
+    source = "\n".join("    " + line for line in cell.source.splitlines())
+    problem = ""
     try:
         client.execute_cell(cell, index)
     except CellExecutionError as error:
-        what = plain(error.traceback) or f"{error.ename}: {error.evalue}"
+        problem = plain(str(error))  # it has the cell's source
     except (CellTimeoutError, DeadKernelError) as error:
-        what = str(error).splitlines()[0]
+        problem = f"{source}\n\n{str(error).splitlines()[0]}"
     outputs = cell.get("outputs", [])
     warned = "".join(output.text for output in outputs if output.get("name") == "stderr")
-    if what or warned:
-        problem = what or f"wrote to stderr: {plain(warned)}"
-        source = "\n".join("    " + line for line in cell.source.splitlines())
-        pytest.fail(f"{run}, cell {cell.id!r}:\n\n{source}\n\n{problem}", pytrace=False)
+    if warned and not problem:
+        problem = f"{source}\n\nwrote to stderr: {plain(warned)}"
+    if problem:
+        pytest.fail(f"{run}, cell {cell.id!r}:\n\n{problem}", pytrace=False)
 
 
 def plain(text):
@@ -90,7 +92,7 @@ def kernel_of(client):
 
 
 def left_over(judge, kernel):
-    """Return how many connections of the kernel the server has, and which; waits up to 2 s for 0.
+    """Return the kernel's connections, as the server sees them; waits up to 2 s for none.
 
     A client that closes does not wait for its backend, which takes a few milliseconds to go.
     """
@@ -98,7 +100,7 @@ def left_over(judge, kernel):
     while True:
         with judge.cursor() as cursor:
             cursor.execute(THIS_KERNEL, [kernel])
-            count, names = cursor.fetchone()
-        if not count or time.monotonic() > deadline:
-            return count, names
+            left = cursor.fetchall()
+        if not left or time.monotonic() > deadline:
+            return left
         time.sleep(0.02)

@@ -51,12 +51,12 @@ def take(pool, n):
     return [pool.getconn() for _ in range(n)]
 
 
-def wait_in_line(pool, n, timeout=5.0, task=None):
+def wait_in_line(pool, n, timeout=60):
     """Start n clients that wait, one after the other."""
     clients = []
     for _ in range(n):
         before = pool.stats().waiting
-        clients.append(Client(task or pool.getconn, timeout))
+        clients.append(Client(pool.getconn, timeout))
         until(lambda before=before: pool.stats().waiting == before + 1)
     return clients
 
@@ -303,13 +303,28 @@ def test_the_timeout_of_a_call_overrides_the_pools(fake):
             pass
 
 
+def test_a_client_sleeps_no_longer_than_its_timeout(fake, monkeypatch):
+    Clock(monkeypatch)
+    naps = []
+    monkeypatch.setattr("poolkit.pool.Waiter.sleep", lambda waiter, seconds: naps.append(seconds))
+    pool = fake.pool(min_size=1, timeout=7)
+    pool.getconn()
+    for timeout in (None, 2.5):
+        with pytest.raises(PoolTimeout):
+            pool.getconn(timeout)
+    assert naps == [7, 2.5]
+
+
 def test_the_longest_timeout_is_not_too_long(fake):
     pool = fake.pool(min_size=1)
     conn = pool.getconn()
     (client,) = wait_in_line(pool, 1, timeout=sys.float_info.max)
     pool.putconn(conn)
-    pool.putconn(client.result())
-    assert pool.close(timeout=sys.float_info.max) == []
+    conn = client.result()
+    closing = Client(pool.close, sys.float_info.max)
+    until(lambda: pool.closed)
+    pool.putconn(conn)
+    assert closing.result() == []
 
 
 def test_a_timeout_says_what_the_pool_looked_like_and_who_holds_it(fake):
@@ -465,10 +480,11 @@ def test_a_timeout_carries_the_error_of_the_last_connect(fake, pauses):
         pool.getconn(0.02)
     assert caught.value.__cause__ is refused
     fake.mend("connect")
+    pool.resize(0, 2)
     pool.getconn()
-    with pytest.raises(PoolTimeout, match="raise max_size") as caught:
-        pool.getconn(0)
-    assert caught.value.__cause__ is None
+    with fake.block("connect"), pytest.raises(PoolTimeout, match="raise max_size") as caught:
+        pool.getconn(0.001)
+    assert caught.value.__cause__ is None  # the last connect was not that one: it succeeded
 
 
 def test_a_connect_that_failed_is_not_blamed_for_a_pool_that_is_all_lent(fake, pauses):
@@ -597,6 +613,9 @@ def test_long_idle_connections_are_asked_before_they_are_lent(fake, monkeypatch)
     b = pool.getconn()
     assert fake.count("ping") == 1
     pool.putconn(b)
+    clock.now += 29
+    assert pool.getconn() is b and fake.count("ping") == 1
+    pool.putconn(b)
     clock.now += 30
     b.mute = True
     assert pool.getconn().number == 3 and b.closed
@@ -637,6 +656,17 @@ def test_what_grew_old_in_use_is_closed_on_return(fake, monkeypatch):
     clock.now += 3601
     pool.putconn(conn)
     assert conn.closed and looks(pool, "0 of 1 in use, 0 idle, 0 pending, 0 waiting")
+
+
+def test_what_grew_old_in_use_is_closed_also_above_a_young_one(fake, monkeypatch):
+    clock = Clock(monkeypatch)
+    pool = fake.pool(min_size=1, max_lifetime=3600)
+    old = pool.getconn()
+    clock.now += 3000
+    pool.resize(2, 2)
+    clock.now += 700
+    pool.putconn(old)
+    assert [conn.number for conn in fake.open] == [2]
 
 
 def test_connections_opened_together_do_not_expire_together(fake, monkeypatch):
@@ -804,6 +834,23 @@ def test_a_block_returns_its_own_checkout_and_no_other(fake):
     assert looks(pool, "0 of 1 in use, 1 idle, 0 pending, 0 waiting")
 
 
+def test_a_block_does_not_return_what_was_lent_again_while_it_committed(fake):
+    pool = fake.pool(min_size=1)
+
+    def block():
+        with pool.connection():
+            pass
+
+    with fake.block("commit") as gate:
+        client = Client(block)
+        until(lambda: gate.waiting)
+        pool.putconn(fake.connections[0])
+        conn = pool.getconn()
+    with pytest.raises(PoolError, match="returned already"):
+        client.result()
+    assert [holder.conn for holder in pool.holders()] == [conn]
+
+
 def test_a_generator_that_is_given_up_returns_its_connection(fake):
     pool = fake.pool(min_size=1)
 
@@ -895,6 +942,7 @@ def test_ctrl_c_while_discarding_a_dead_one_frees_the_slot(fake):
     fake.fail("close", KeyboardInterrupt(), times=1)
     with pytest.raises(KeyboardInterrupt):
         pool.getconn()
+    assert fake.count("close") == 1
     until(lambda: not pool.stats().pending)  # a connect had begun, since somebody waited
     assert pool.stats()[1:] == (0, len(fake.connections) - 1, 0, 0)
     assert pool.getconn().number == 2
@@ -1026,7 +1074,7 @@ def test_a_bare_getconn_is_no_deadlock(fake):
         assert pool.getconn() is conn  # anybody may return it: here another thread did
 
 
-def test_what_is_pending_may_still_come_so_there_is_no_deadlock(fake):
+def test_while_one_is_being_cleaned_there_is_no_deadlock(fake):
     pool = fake.pool(max_size=2)
     other = pool.getconn()
     with pool.connection(), fake.block("clean") as gate:
@@ -1064,29 +1112,25 @@ def test_a_holder_that_does_not_wait_is_no_deadlock(fake):
 
 
 def test_a_thread_with_a_dead_ones_ident_is_not_taken_for_it(fake):
-    pool = fake.pool(max_size=1)
-
-    def enter():
+    def enter(pool):
         lending = pool.connection()
         lending.__enter__()
         return lending, threading.get_ident()
 
-    lending, ident = Client(enter).result()
-
-    def ask():
-        if threading.get_ident() != ident:
-            return None
+    def ask(pool):
         with pytest.raises(PoolTimeout) as caught:
             pool.getconn(0.001)
-        return type(caught.value)
+        return type(caught.value), threading.get_ident()
 
-    for _ in range(200):
-        if error := Client(ask).result():
-            assert error is PoolTimeout
-            break
-    else:
-        pytest.skip("no thread got the ident of one that had ended")
-    lending.__exit__(None, None, None)
+    for _ in range(100):  # until the system gives an ident to a second thread: mostly at once
+        pool = fake.pool(max_size=1)
+        lending, dead = Client(enter, pool).result()
+        error, ident = Client(ask, pool).result()
+        assert error is PoolTimeout
+        lending.__exit__(None, None, None)
+        if ident == dead:
+            return
+    pytest.skip("no thread got the ident of one that had ended")
 
 
 def test_detecting_deadlocks_can_be_switched_off(fake):
@@ -1099,7 +1143,7 @@ def test_detecting_deadlocks_can_be_switched_off(fake):
 # -- closing ------------------------------------------------------------------------------------
 
 
-def test_a_closed_pool_lends_nothing(fake):
+def test_a_closed_pool_lends_nothing(fake, monkeypatch):
     with fake.pool(min_size=2) as pool:
         assert pool in live_pools()
     assert pool.closed and fake.open == []
@@ -1107,6 +1151,7 @@ def test_a_closed_pool_lends_nothing(fake):
         "<ConnectionPool 'test': closed, 0 of 2 in use, 0 idle, 0 pending, 0 waiting>"
     )
     assert pool not in live_pools()
+    monkeypatch.setattr("poolkit.pool.Waiter.sleep", lambda waiter, seconds: pytest.fail("waits"))
     with pytest.raises(PoolClosed, match="pool 'test' is closed"):
         pool.getconn()
     with pytest.raises(PoolClosed), pool.connection():
@@ -1210,6 +1255,21 @@ def test_close_survives_connections_that_cannot_be_closed(fake):
     fake.fail("close", OSError("broken pipe"))
     assert pool.close() == []
     assert fake.count("close") == 3
+
+
+def test_a_forked_child_forgets_the_parents_connections_and_closes_none(fake):
+    pool = fake.pool(min_size=2)
+    conn = pool.getconn()
+    kept = weakref.WeakSet(fake.connections)
+    fake.connections.clear()
+    with pool._lock:  # as a thread that the child does not have may have it
+        poolkit.pool._forget_parents_connections()
+    assert looks(pool, "0 of 2 in use, 0 idle, 0 pending, 0 waiting")
+    with pytest.raises(PoolError, match="not one of this pool's"):
+        pool.putconn(conn)
+    del conn
+    gc.collect()
+    assert fake.count("close") == 0 and len(kept) == 2
 
 
 def test_a_pool_that_is_dropped_is_forgotten(fake):

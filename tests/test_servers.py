@@ -434,6 +434,12 @@ def test_root_keeps_a_server_that_its_user_can_reach_where_its_home_can_not_be(c
         until(lambda: not private(closed).cluster.postmaster())
     finally:
         shutil.rmtree(private(closed).base)
+        remove_if_empty(private(closed).base.parent)
+
+
+def remove_if_empty(folder):
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def link(source, target):
@@ -455,6 +461,7 @@ def test_root_does_not_use_a_folder_that_somebody_else_laid_in_its_way(course_ho
             assert process.said["error"].startswith(f"{str(base)!r} is not a folder")
     finally:
         base.unlink()
+        remove_if_empty(base.parent)
 
 
 # -------------------------------------------------- one line for whatever is wrong: private

@@ -267,39 +267,44 @@ def test_what_goes_wrong_in_a_command_is_one_line(tmp_path, monkeypatch, capsys)
     assert "sesame" not in said.err
 
 
-@POSIX
-def test_jupyterlab_steps_over_a_taken_port_wants_its_token_and_ends_at_one_interrupt(tmp_path):
-    home = tmp_path / "no" / "such home"
-    env = os.environ | {"HOME": str(home), "POOLKIT_HOME": str(tmp_path / "a state")}
+@pytest.fixture
+def jupyterlab(tmp_path):
+    """Start JupyterLab as `poolkit lab` does, on a port that is taken; return it and its address.
+
+    The home folder does not exist, and the state folder has a space in its name.
+    """
+    env = os.environ | {"HOME": str(tmp_path / "home"), "POOLKIT_HOME": str(tmp_path / "a state")}
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        command = [
-            sys.executable,
-            "-m",
-            "classroom.cli",
-            "lab",
-            "--no-browser",
-            "--port",
-            f"{port}",
-        ]
-        lab = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
-        with lab:
-            lines = iter(lab.stdout.readline, "")
-            address = next(line.strip() for line in lines if "http://" in line)
-            base, token = re.fullmatch(
-                r"(http://127\.0\.0\.1:\d+)/lab/tree/notebooks/00_check_setup\.ipynb\?token=(\w+)",
-                address,
-            ).groups()
-            assert not base.endswith(f":{port}")
-            with urllib.request.urlopen(f"{base}/api/kernelspecs?token={token}") as answer:
-                assert json.load(answer)["default"] == "python3"
-            with pytest.raises(urllib.error.HTTPError, match="403") as refused:
-                urllib.request.urlopen(f"{base}/api/kernelspecs")
-            refused.value.close()
-            lab.send_signal(signal.SIGINT)
-            assert "has ended" in lab.stdout.read()
-    assert lab.returncode == 0
-    assert not home.exists()
+        command = [sys.executable, "-m", "classroom.cli", "lab", "--no-browser", f"--port={port}"]
+        with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) as lab:
+            try:
+                address = next(line.strip() for line in lab.stdout if "http://" in line)
+                assert f":{port}/" not in address
+                yield lab, address
+            finally:
+                lab.kill()
+
+
+@POSIX
+@pytest.mark.lab
+def test_jupyterlab_wants_its_token_leaves_the_home_alone_and_ends_at_one_interrupt(
+    jupyterlab, tmp_path
+):
+    lab, address = jupyterlab
+    base, first, token = re.fullmatch(
+        r"(http://127.0.0.1:\d+)/lab/tree/(.*)\?token=(.*)", address
+    ).groups()
+    assert first == "notebooks/00_check_setup.ipynb"
+    with urllib.request.urlopen(f"{base}/api/kernelspecs?token={token}", timeout=10) as answer:
+        assert json.load(answer)["default"] == "python3"
+    with pytest.raises(urllib.error.HTTPError, match="403") as refused:
+        urllib.request.urlopen(f"{base}/api/kernelspecs", timeout=10)
+    refused.value.close()
+    lab.send_signal(signal.SIGINT)
+    assert "has ended" in lab.stdout.read()
+    assert lab.wait() == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["a state"]
     assert [path.name for path in (tmp_path / "a state").iterdir()] == ["jupyter"]
 
 
@@ -387,12 +392,14 @@ def test_conda_gets_the_same_packages():
 # Notebooks as they are saved
 
 
+PYTHON3 = {"name": "python3", "display_name": "Python 3", "language": "python"}
+
+
 def notebook(**changes):
     cell = {"cell_type": "code", "id": "one", "metadata": {}, "source": "1"}
     cell |= {"outputs": [], "execution_count": None}
     whole = {"nbformat": 4, "nbformat_minor": 5, "cells": [cell | changes.pop("cell", {})]}
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return json.dumps(whole | {"metadata": {"kernelspec": kernel}} | changes)
+    return json.dumps(whole | {"metadata": {"kernelspec": PYTHON3}} | changes)
 
 
 @pytest.mark.parametrize(

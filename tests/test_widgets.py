@@ -58,7 +58,7 @@ def last(p):
 
 def shown(p):
     """The words of the picture, for those who cannot see it."""
-    return ElementTree.fromstring(p._picture.value).get("aria-label")
+    return ElementTree.fromstring(p._picture.value)[0].get("aria-label")
 
 
 def line(p):
@@ -153,7 +153,7 @@ def test_without_a_loop_the_same_experiment_is_one_plain_call(make):
     assert {event.conn for event in run.events if event.kind == "checkout"} == {1, 2, 3}
     assert 0 < run.throughput and 0.1 < run.elapsed
     table = p.table()
-    assert table["t_s"].is_monotonic_increasing and table["t_s"].iloc[-1] <= 0.25
+    assert table["t_s"].is_monotonic_increasing and table["t_s"].iloc[-1] < 0.5
     assert (table[["in_use", "idle", "pending"]].sum(axis=1) <= 3).all()
     assert repr(p) == "<Panel 'panel': stopped; 0 of 3 in use, 3 idle, 0 pending, 0 waiting>"
 
@@ -162,7 +162,7 @@ def test_a_second_run_begins_anew(make):
     p = make()
     first, second = p.run(0.1), p.run(0.1)
     assert min(event.at for event in second.events) > max(event.at for event in first.events)
-    assert p.table()["t_s"].iloc[-1] <= 0.2
+    assert p.table()["t_s"].iloc[-1] < 0.5
 
 
 # -- the server's own count ----------------------------------------------------------------------
@@ -323,7 +323,7 @@ def sample(max_size=4, in_use=0, idle=0, pending=0, waiting=0, leaked=0, **other
 
 
 def drawn(*samples, slots=16, counted=True):
-    root = ElementTree.fromstring(picture(list(samples), slots, 30.0, counted))
+    root = ElementTree.fromstring(picture(list(samples), slots, 30.0, counted))[0]
     return root, [element.get("fill") for element in root.iter() if element.get("width") == "40"]
 
 
@@ -404,6 +404,7 @@ def test_the_server_has_as_many_as_the_sliders_say_and_none_after_close(make, ds
         assert count() == 2
         p.close()
         await state(lambda: count() == 0)
+        assert "The server counts –." in shown(p)  # nobody looks any more
 
     view = psycopg2.connect(dsn, application_name="view")
     view.autocommit = True

@@ -173,6 +173,7 @@ class Cluster:
                 return
             if "could not bind" not in said:
                 break
+        self._remove_socket_folder()
         raise ServerError(self._explain("can't start", said))
 
     def _pg_ctl(self, *args):
@@ -319,6 +320,7 @@ class Cluster:
         """Stop the server, ending its connections; return whether there was one to stop."""
         process = self.postmaster()
         if process is None:
+            self._remove_socket_folder()  # a crash may have left it
             return False
         try:
             # "immediate" leaves the rest to the next start's recovery: nothing committed is lost.

@@ -4,6 +4,7 @@
     latency, throughput, latency_table   how long requests took, how many a second
     by_client                            who was served how often
     steps, cost, fit, break_even         what connecting costs, and when a pool has paid for that
+    scaling, trips                       what more clients change, and more distance
     sweep, knee, counts                  how big a pool should be; its counters beside the server's
     panels                               several empty Axes, for figures that are compared
     alt                                  the same in words, for those who cannot see it
@@ -17,6 +18,7 @@ from .frame import CONTROL, ERROR, IDLE, IN_USE, INK, OPENING, STATES, WAITING, 
 from .load import counts, knee, sweep
 from .runs import by_client, latency, latency_table, throughput
 from .timeline import timeline, timeline_table
+from .versus import scaling, trips
 
 __all__ = [
     "CONTROL",
@@ -37,9 +39,11 @@ __all__ = [
     "latency",
     "latency_table",
     "panels",
+    "scaling",
     "steps",
     "sweep",
     "throughput",
     "timeline",
     "timeline_table",
+    "trips",
 ]

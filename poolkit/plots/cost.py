@@ -81,8 +81,10 @@ def cost(table, ax=None, title=None):
     most = float(n.max())
     with sheet(ax, (8, 3.6)) as ax:
         highest = float(table[["pooled_ms", "unpooled_ms"]].to_numpy().max())
+        highest = max(highest, *(a + b * most for a, b in lines.values()))
         ax.set(xlim=(0, most * 1.04), ylim=(0, highest * 1.2))
         ax.set(xlabel="queries, one after the other", ylabel="time for all of them (ms)")
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(axis="y")
         ax.set_title(title or f"Time for n queries: {_verdict(cross, most)}")
         words = Words(ax)
