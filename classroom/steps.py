@@ -172,7 +172,8 @@ CAUSES = [
         "a file could not be written; try: a folder of your own, and not one that root made",
     ),
     (
-        r"no wheels? |not a supported wheel|No matching distribution|no version of|platform tag",
+        r"no (usable )?wheels? |not a supported wheel|No matching distribution|no version of"
+        r"|platform tag",
         "fit",
         "no ready-made package for this Python on this machine; "
         "try: Python 3.11 to 3.13, with PYTHON=python3.12",

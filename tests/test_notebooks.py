@@ -30,6 +30,8 @@ THIS_KERNEL = """
 def kernel_environment(course_home, monkeypatch):
     """What `make lab` gives its kernels: nothing is read from or written to the home folder."""
     env = environment(os.fspath(course_home), os.path.dirname(sys.executable))
+    # The set-up has made matplotlib's list of fonts, which takes seconds, for learners and for us.
+    env["MPLCONFIGDIR"] = os.environ.get("MPLCONFIGDIR", env["MPLCONFIGDIR"])
     for name in set(os.environ) - set(env):
         monkeypatch.delenv(name)
     for name, value in env.items():
@@ -56,7 +58,10 @@ def test_a_notebook_runs_twice_in_one_kernel_and_leaves_no_connection(
             for index, cell in enumerate(cells):
                 execute(client, cell, index, f"{path.name}, {run} run")
             seconds = time.monotonic() - started
-            assert seconds < limit, f"{path.name}: the {run} run took {seconds:.1f} s"
+            # A busy machine is slow; how many processes want to run says whether it was.
+            load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0
+            told = f"{seconds:.1f} s (load {load:.1f}, {os.cpu_count()} processors)"
+            assert seconds < limit, f"{path.name}: the {run} run took {told}"
             left = left_over(judge, kernel_of(client))
             assert not left, f"{path.name}: after the {run} run the server still has {left}"
 

@@ -660,7 +660,7 @@ def test_what_grew_old_in_use_is_closed_on_return(fake, monkeypatch):
 
 def test_what_grew_old_in_use_is_closed_also_above_a_young_one(fake, monkeypatch):
     clock = Clock(monkeypatch)
-    pool = fake.pool(min_size=1, max_lifetime=3600)
+    pool = fake.pool(min_size=1, max_lifetime=3600, max_idle=10_000)
     old = pool.getconn()
     clock.now += 3000
     pool.resize(2, 2)

@@ -339,12 +339,12 @@ def project():
 
 
 def required():
-    """Return what pyproject.toml asks for, as {name: Requirement}, in all its lists."""
+    """Return what pyproject.toml asks for on every platform, as {name: Requirement}."""
     whole = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = whole["project"]["optional-dependencies"].values()
     lists = [whole["project"]["dependencies"], *extras, *whole["dependency-groups"].values()]
     found = [Requirement(line) for some in lists for line in some]
-    return {canonicalize_name(requirement.name): requirement for requirement in found}
+    return {canonicalize_name(some.name): some for some in found if not some.marker}
 
 
 def locked():
@@ -387,6 +387,11 @@ def test_conda_gets_the_same_packages():
     del found["pip"]
     asked = {name: str(requirement.specifier) for name, requirement in required().items()}
     assert {name: str(requirement.specifier) for name, requirement in found.items()} == asked
+
+
+def test_the_readme_lists_every_lesson_in_order():
+    listed = re.findall(r"\]\(notebooks/(\w+\.ipynb)\)", (ROOT / "README.md").read_text())
+    assert listed == sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 
 # Notebooks as they are saved

@@ -10,24 +10,25 @@ from .task import Exercise
 # -- 07.share ------------------------------------------------------------------------------------
 
 
+MOST = "select setting::int from pg_settings where name = 'max_connections'"
+RESERVED = "select sum(setting::int) from pg_settings where name ~ 'reserved_connections$'"
+
+
 def share(pool, processes, others):
     with pool.connection() as conn, conn.cursor() as cur:
+        cur.execute("select setting::int from pg_settings where name = 'max_connections'")
+        most = cur.fetchone()[0]
         cur.execute(
-            "select name, setting::int from pg_settings "
-            "where name = 'max_connections' or name ~ 'reserved_connections$'"
+            "select sum(setting::int) from pg_settings where name ~ 'reserved_connections$'"
         )
-        settings = dict(cur.fetchall())
-    room = 2 * settings["max_connections"] - sum(settings.values())  # the reserved ones less
-    return max(0, (room - others) // processes)
+        reserved = cur.fetchone()[0]
+    return max(0, (most - reserved - others) // processes)
 
 
 def check_share(judge, share):
-    most = judge.value("select current_setting('max_connections')::int")
-    reserved = judge.value(
-        "select sum(setting::int) from pg_settings where name ~ 'reserved_connections$'"
-    )
+    most, reserved = judge.value(MOST), judge.value(RESERVED)
     pool = judge.pool(max_size=1)
-    for processes, others in ((1, 0), (8, 0), (7, 11), (most, most)):
+    for processes, others in ((2, 0), (8, 0), (7, 11), (most, most)):
         wanted = max(0, (most - reserved - others) // processes)
         found = judge.call(share, pool, processes, others).result
         when = f"for {processes} processes and {others} others"
@@ -60,10 +61,8 @@ def share_with_the_reserved(pool, processes, others):
 
 def _room(conn):
     with conn.cursor() as cur:
-        cur.execute("select setting::int from pg_settings where name = 'max_connections'")
-        most = cur.fetchone()[0]
-        cur.execute("select setting::int from pg_settings where name ~ 'reserved_connections$'")
-        return most - sum(row[0] for row in cur.fetchall())
+        cur.execute(f"select ({MOST}) - ({RESERVED})")
+        return cur.fetchone()[0]
 
 
 def share_in_fractions(pool, processes, others):
