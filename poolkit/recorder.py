@@ -11,6 +11,7 @@ made of the records afterwards.
 """
 
 import sys
+from itertools import count
 from threading import Lock, current_thread
 from time import monotonic
 from typing import NamedTuple
@@ -124,7 +125,7 @@ def waits(events, until: float | None = None) -> list[Wait]:
     for event in _up_to(events, until):
         key = event.pool, event.client
         if event.kind == "waiting":
-            queue[key] = event
+            queue.setdefault(key, event)  # it may have to wait again: what it got was dead
         elif event.kind in ("checkout", "timeout") and key in queue:
             done.append(Wait(*key, queue.pop(key).at, event.at, event.kind))
     done += [Wait(*key, event.at, None, "waiting") for key, event in queue.items()]
@@ -139,14 +140,14 @@ def _up_to(events, until):
 
 
 def _wrap_psycopg2_pool(pool, record, name):
-    numbers, numbering = WeakKeyDictionary(), Lock()
+    numbers, numbering, following = WeakKeyDictionary(), Lock(), count(1)
     getconn, putconn, closeall = pool.getconn, pool.putconn, pool.closeall
 
     def number(conn):
         with numbering:
             new = conn not in numbers
             if new:
-                numbers[conn] = len(numbers) + 1
+                numbers[conn] = next(following)
         if new:
             record(name, "opened", numbers[conn])
         return numbers[conn]

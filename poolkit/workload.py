@@ -30,7 +30,7 @@ class Outcome(NamedTuple):
 
     client: str
     result: object  # what it returned; None if it raised
-    error: Exception | None  # what it raised
+    error: BaseException | None  # what it raised
     start: float
     end: float
 
@@ -193,11 +193,14 @@ def together(task, clients: int = 8, timeout: float = 30.0, _at_start=None) -> l
     gate = threading.Barrier(clients, action=_at_start)
 
     def body(i):
-        gate.wait()
+        try:
+            gate.wait()
+        except threading.BrokenBarrierError:
+            return
         start, result, error = monotonic(), None, None
         try:
             result = task(i)
-        except Exception as failure:
+        except BaseException as failure:  # a thread ends with it, and nobody would know
             error = failure
         outcomes[i] = Outcome(_own_name(), result, error, start, monotonic())
 
@@ -205,8 +208,12 @@ def together(task, clients: int = 8, timeout: float = 30.0, _at_start=None) -> l
         threading.Thread(target=body, args=(i,), name=f"client-{i + 1}", daemon=True)
         for i in range(clients)
     ]
-    for thread in threads:
-        thread.start()
+    try:
+        for thread in threads:
+            thread.start()
+    except BaseException:
+        gate.abort()  # or those who were started would wait for the others for ever
+        raise
     deadline = monotonic() + timeout
     for thread in threads:
         thread.join(max(0.0, deadline - monotonic()))
