@@ -153,13 +153,21 @@ def arguments():
     one.add_argument("--no-browser", action="store_true", help="print the address, open nothing")
     one.add_argument("--port", type=port, default=8888, help="first port to try (%(default)s)")
     for name, text in [("test", "run every test"), ("fast", "run the tests that need no server")]:
-        one = verbs.add_parser(name, help=f"set up, then {text}", add_help=False)
-        one.add_argument("rest", nargs=argparse.REMAINDER, help="passed on to pytest")
+        text = f"set up, then {text}; what follows goes to pytest"
+        verbs.add_parser(name, help=text, add_help=False)
     verbs.add_parser("lint", help="set up, then check code and notebooks")
     one = verbs.add_parser("lock", help="set up, then write requirements.txt again")
     one.add_argument("--upgrade", action="store_true", help="take the newest versions")
     verbs.add_parser("clean", help="remove what the other verbs can make again")
     return parser
+
+
+def parse(argv):
+    parser = arguments()
+    options, options.rest = parser.parse_known_args(argv)
+    if options.rest and options.verb not in ("test", "fast"):
+        parser.error("unrecognized arguments: " + " ".join(options.rest))
+    return options
 
 
 def main(argv=None):
@@ -170,7 +178,7 @@ def main(argv=None):
             if install.read_stamp().startswith("finished") and os.path.exists(PYTHON):
                 become([PYTHON, "-m", "classroom.setup", *argv], os.environ)
             raise Stop(too_old(sys.version_info, newer_python(), argv[0] if argv else "lab"))
-        options = arguments().parse_args(argv)
+        options = parse(argv)
         if options.verb == "clean":
             return clean()
         done = install.setup()

@@ -93,8 +93,7 @@ class Recorder:
         if hasattr(pool, "on_event"):
             pool.on_event = None
         else:
-            for method in ("getconn", "putconn", "closeall"):
-                vars(pool).pop(method, None)
+            getattr(pool.getconn, "restore", lambda: None)()
 
 
 def checkouts(events, until: float | None = None) -> list[Checkout]:
@@ -142,6 +141,12 @@ def _up_to(events, until):
 def _wrap_psycopg2_pool(pool, record, name):
     numbers, numbering, following = WeakKeyDictionary(), Lock(), count(1)
     getconn, putconn, closeall = pool.getconn, pool.putconn, pool.closeall
+    before = dict(vars(pool))  # another recorder may listen already
+
+    def restore():
+        for method in ("getconn", "putconn", "closeall"):
+            del vars(pool)[method]
+            vars(pool).update({method: before[method]} if method in before else {})
 
     def number(conn):
         with numbering:
@@ -178,4 +183,5 @@ def _wrap_psycopg2_pool(pool, record, name):
 
     for conn in pool._pool:
         number(conn)
+    watched_getconn.restore = restore
     pool.getconn, pool.putconn, pool.closeall = watched_getconn, watched_putconn, watched_closeall

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from time import monotonic, sleep
 from typing import NamedTuple
 
+from .arguments import seconds, whole
 from .recorder import Event, Recorder
 
 
@@ -126,6 +127,10 @@ def run(
     """
     if (requests is None) == (duration is None):
         raise ValueError("give either requests=… or duration=…, and not both")
+    if requests is not None:
+        whole("requests", requests, 1)
+    seconds("duration", duration or 0.0)
+    seconds("think", think)
     tickets = iter(range(requests)) if requests is not None else None
     taking = threading.Lock()
     stop = threading.Event()
@@ -172,8 +177,11 @@ def run(
         record.unwatch(pool)
         if before is not None:
             pool.on_event = before
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise outcome.error
     made = sorted(
-        (request for outcome in outcomes for request in outcome.result or []),
+        (request for outcome in outcomes for request in outcome.result),
         key=lambda request: request.start,
     )
     elapsed = max(o.end for o in outcomes) - min(o.start for o in outcomes)
@@ -187,8 +195,7 @@ def together(task, clients: int = 8, timeout: float = 30.0, _at_start=None) -> l
     Waits for all of them, at most `timeout` seconds, then raises TimeoutError that says how many
     still run. Returns one Outcome per client, in their order.
     """
-    if clients < 1:
-        raise ValueError(f"clients must be at least 1, got {clients}")
+    whole("clients", clients, 1)
     outcomes = [None] * clients
     gate = threading.Barrier(clients, action=_at_start)
 

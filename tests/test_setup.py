@@ -188,11 +188,11 @@ def test_all_that_a_step_says_is_in_the_log_and_the_user_sees_its_name(tmp_path,
     log = tmp_path / "setup.log"
     with open(tmp_path / "lock", "w") as held:
         work = steps.Steps(str(log), dict(os.environ), held)
-        script = "import sys; print('to stdout'); print('to stderr', file=sys.stderr); sys.exit(3)"
+        script = "import sys; print('to stdout', flush=True); sys.exit('to stderr')"
         code, output = work.run("trying", [sys.executable, "-c", script])
         with pytest.raises(steps.Failed, match=re.escape("can't: to stderr; try: run it again")):
             work.must("trying", [sys.executable, "-c", script], "can't")
-    assert code == 3
+    assert code == 1
     assert sorted(output.split("\n")) == ["", "to stderr", "to stdout"]
     assert "to stdout\n" in log.read_text() and "to stderr\n" in log.read_text()
     assert capsys.readouterr().out == "poolkit: trying ...\n" * 2
@@ -234,6 +234,13 @@ def test_every_verb_has_its_target_in_the_makefile_which_does_no_more_than_call_
     ]
     targets = re.search(r"^(setup .*):$", text, re.MULTILINE)[1].split()
     assert targets == [*subcommands(setup.arguments())]
+
+
+def test_words_after_test_go_to_pytest_and_after_other_verbs_are_refused(capsys):
+    assert setup.parse(["fast", "-k", "leak", "-x", "tests"]).rest == ["-k", "leak", "-x", "tests"]
+    with pytest.raises(SystemExit):
+        setup.parse(["lab", "--prot", "1"])
+    assert "unrecognized arguments: --prot 1" in capsys.readouterr().err
 
 
 def subcommands(parser):
