@@ -14,7 +14,7 @@ def open_lab(options):
 def write_env(options):
     from .servers import compose
 
-    print(f"poolkit: {compose.write_env()}")
+    print(compose.write_env())
 
 
 def look_after_server(options):

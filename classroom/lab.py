@@ -7,8 +7,10 @@ notice, and end too. What it says goes to a log. The terminal shows the address 
 import json
 import os
 import secrets
+import select
 import signal
 import sys
+import threading
 from pathlib import Path
 
 from . import place
@@ -47,6 +49,7 @@ def run(port: int = 8888, browser: bool = True, first: str = FIRST) -> None:
             server = prepare(port, browser and has_screen(), first)
             listen(server)
             stop_on_signals(server)
+            stop_with_terminal()
             announce(server, first, log, terminal)
             server.start()
         except (SystemExit, OSError) as error:
@@ -128,6 +131,20 @@ def stop_on_signals(server):
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), stop)
+
+
+def stop_with_terminal():
+    """End the server with its terminal, also where nobody passes SIGHUP on, as make does not."""
+    if os.name == "nt" or not os.isatty(0):
+        return
+
+    def wait():
+        terminal = select.poll()
+        terminal.register(0, 0)  # nothing but the end of it
+        if any(event & select.POLLHUP for _, event in terminal.poll()):
+            os.kill(os.getpid(), signal.SIGHUP)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 class redirected:

@@ -404,10 +404,10 @@ class ConnectionPool:
                     waiter.wake(slot)
                 else:
                     idle.append(slot)
-            old = idle and (now >= idle[0].expires or now >= idle[0].idle_since + self.max_idle)
+            stale = idle and self._stale(idle[0], now)
         if not wanted:
             self._close(slot)
-        if old:
+        if stale:
             self._close_idle(self._stale)
 
     # -- closing ---------------------------------------------------------------------------------

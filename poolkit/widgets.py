@@ -231,7 +231,7 @@ class Panel:
 
     def _state(self):
         if self.closed:
-            return "closed"
+            return "closed; run the cell again for a new one"
         if self.live.running:
             return f"running, stops by itself after {self.live.seconds:g} s"
         return "stopping" if self.live.samples[-1].clients else "stopped"

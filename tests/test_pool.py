@@ -1,6 +1,7 @@
 """What the pool promises, against a fake database: read the names from top to bottom."""
 
 import gc
+import inspect
 import pickle
 import re
 import signal
@@ -1563,5 +1564,5 @@ def test_under_chaos_the_limit_holds_and_nothing_is_lost(fake, pauses):
 def test_what_the_constructor_takes_is_documented():
     names = list(ConnectionPool.__init__.__kwdefaults__)
     assert [name for name in names if name not in ("driver", "min_size", "max_size", "name")] == (
-        re.findall(r"^    (\w+) {2,}\w", ConnectionPool.__doc__, re.M)
+        re.findall(r"^(\w+) {2,}\w", inspect.getdoc(ConnectionPool), re.M)
     )

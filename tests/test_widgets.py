@@ -277,7 +277,7 @@ def test_a_closed_panel_does_nothing_any_more(make):
     p.close()
     assert p.closed and p.pool.closed and p not in live_panels()
     assert all(control.disabled for control in (p.start, p.stop, p.reset, p.leak, p.size))
-    assert line(p) == "closed"
+    assert line(p) .startswith("closed")
     p.start.click()
     assert not p.live.busy
     with pytest.raises(PoolClosed, match="'panel' is closed; make a new one"):
