@@ -38,8 +38,9 @@ def run(port: int = 8888, browser: bool = True, first: str = FIRST) -> None:
     machine has a screen. Raises LabError, and PlaceError where the state folder can't be written.
     """
     state = place.state()
+    env = environment(str(state), os.path.dirname(sys.executable))
     os.environ.clear()
-    os.environ.update(environment(str(state), os.path.dirname(sys.executable)))
+    os.environ.update(env)
     folder = state / "jupyter"
     write_settings(Path(os.environ["JUPYTERLAB_SETTINGS_DIR"]))
     log = folder / "lab.log"

@@ -531,7 +531,7 @@ class ConnectionPool:
 
 _names = count(1)
 _pools = WeakSet()
-_NO_KEYS = "; poolkit's pools have no keys, and getconn takes a timeout where psycopg2's takes one"
+_NO_KEYS = "; there are no keys here: getconn takes a timeout where psycopg2's takes a key"
 
 
 def live_pools() -> list:

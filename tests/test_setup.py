@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import tomllib
 import urllib.error
 import urllib.request
@@ -278,12 +279,20 @@ def test_what_goes_wrong_in_a_command_is_one_line(tmp_path, monkeypatch, capsys)
 def jupyterlab(tmp_path):
     """Start JupyterLab as `poolkit lab` does, on a port that is taken; return it and its address.
 
-    The home folder does not exist, and the state folder has a space in its name.
+    The home folder does not exist, the state folder has a space in its name, and the browser is a
+    script that writes down what it is given.
     """
+    browser = tmp_path / "browser"
+    browser.write_text(
+        f'#!/bin/sh\necho "$1 $POOLKIT_DSN" > "{tmp_path}/opening"\n'
+        f'mv "{tmp_path}/opening" "{tmp_path}/opened"\n'
+    )
+    browser.chmod(0o755)
     env = os.environ | {"HOME": str(tmp_path / "home"), "POOLKIT_HOME": str(tmp_path / "a state")}
+    env |= {"DISPLAY": ":0", "BROWSER": f"{browser} %s", "POOLKIT_DSN": "host=theirs"}
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        command = [sys.executable, "-m", "classroom.cli", "lab", "--no-browser", f"--port={port}"]
+        command = [sys.executable, "-m", "classroom.cli", "lab", f"--port={port}"]
         with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) as lab:
             try:
                 address = next(line.strip() for line in lab.stdout if "http://" in line)
@@ -295,23 +304,27 @@ def jupyterlab(tmp_path):
 
 @POSIX
 @pytest.mark.lab
-def test_jupyterlab_wants_its_token_leaves_the_home_alone_and_ends_at_one_interrupt(
+def test_jupyterlab_opens_wants_its_token_leaves_the_home_alone_and_ends_at_one_interrupt(
     jupyterlab, tmp_path
 ):
     lab, address = jupyterlab
-    base, first, token = re.fullmatch(
-        r"(http://127.0.0.1:\d+)/lab/tree/(.*)\?token=(.*)", address
-    ).groups()
+    form = r"(http://127\.0\.0\.1:\d+)/lab/tree/(.*)\?token=(.*)"
+    base, first, token = re.fullmatch(form, address).groups()
     assert first == "notebooks/00_check_setup.ipynb"
     with urllib.request.urlopen(f"{base}/api/kernelspecs?token={token}", timeout=10) as answer:
         assert json.load(answer)["default"] == "python3"
     with pytest.raises(urllib.error.HTTPError, match="403") as refused:
         urllib.request.urlopen(f"{base}/api/kernelspecs", timeout=10)
     refused.value.close()
+    opened = tmp_path / "opened"
+    deadline = time.monotonic() + 10
+    while not opened.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert opened.read_text() == f"{address} host=theirs\n"
     lab.send_signal(signal.SIGINT)
     assert "has ended" in lab.stdout.read()
     assert lab.wait() == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["a state"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a state", "browser", "opened"]
     assert [path.name for path in (tmp_path / "a state").iterdir()] == ["jupyter"]
 
 
