@@ -12,10 +12,8 @@ import threading
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import nbformat
 import psycopg2
 import pytest
-from nbclient import NotebookClient
 from psycopg2.extensions import make_dsn
 
 from classroom import checks, install, place
@@ -261,6 +259,10 @@ def first_cell():
 
 @pytest.mark.lesson
 def test_the_first_cell_never_shows_a_traceback(monkeypatch):
+    # Imported here, as it takes a second, and `make fast` loads this file too.
+    import nbformat
+    from nbclient import NotebookClient
+
     monkeypatch.setenv("POOLKIT_DSN", "host=127.0.0.1 port=1 user=ada password=s3cret dbname=d")
     monkeypatch.setenv("MPLBACKEND", "agg")  # with it, no page shows a figure
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(first_cell())])

@@ -59,6 +59,7 @@ def listening(answer):
 # ------------------------------------------------------------------------------ docker-compose.yml
 
 
+@pytest.mark.slow
 def test_the_compose_file_follows_the_compose_specification():
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
     done = subprocess.run([*check, str(FILE)], capture_output=True, text=True)

