@@ -39,6 +39,9 @@ class Holder(NamedTuple):
     def __str__(self):
         return f"{self.thread} for {self.age:.1f} s at {self.where}"
 
+    def __repr__(self):
+        return f"<Holder: {self}>"
+
 
 class Slot:
     """Room for one connection, and what the pool knows about the one in it."""

@@ -1,11 +1,13 @@
 """What tests share: a folder of their own for everything the course writes, and a server."""
 
+import gc
 import os
 import re
 import shutil
 import tempfile
 import time
 import uuid
+import warnings
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,11 @@ def course_home():
         yield home
         if (home / "postgres").exists():
             postgres.stop()
+    with warnings.catch_warnings():
+        # fasteners keeps a lock's file open when somebody else has the lock, for the next try.
+        warnings.simplefilter("ignore", ResourceWarning)
+        postgres._servers.clear()
+        gc.collect()
     deadline = time.monotonic() + 5
     while home.exists() and time.monotonic() < deadline:
         shutil.rmtree(home, ignore_errors=True)  # again, while a watcher is about to leave
