@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 
 import psycopg2
-from psycopg2.extensions import make_dsn
 
 from .. import place
 from . import Server, ServerError
+from .address import course_dsn
 
 UP = "docker compose up -d db"
 PORT = "POOLKIT_DB_PORT"
@@ -58,7 +58,7 @@ def look(folder: Path | None = None) -> tuple[Server | None, str]:
     if env is None:
         return None, ""
     where = f"127.0.0.1:{env[PORT]}"
-    dsn = _dsn(env, "learner", env[LEARNER_PASSWORD])
+    dsn = course_dsn(env[PORT], "learner", env[LEARNER_PASSWORD])
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -77,7 +77,8 @@ def look(folder: Path | None = None) -> tuple[Server | None, str]:
             f"{env[NAME]!r}; try: another {PORT} in .env, then {UP}"
         )
     label = f"PostgreSQL {version}, the compose stack's, on {where}"
-    return Server("compose", dsn, _dsn(env, "postgres", env[PASSWORD]), version, label), ""
+    admin = course_dsn(env[PORT], "postgres", env[PASSWORD])
+    return Server("compose", dsn, admin, version, label), ""
 
 
 def _ask(dsn):
@@ -89,21 +90,6 @@ def _ask(dsn):
             return f"{number // 10000}.{number % 10000}", cur.fetchone()[0]
     finally:
         conn.close()
-
-
-def _dsn(env, role, password):
-    # Complete, as the private server's is, so that both cost a connection the same.
-    return make_dsn(
-        host="127.0.0.1",
-        port=env[PORT],
-        dbname="course",
-        user=role,
-        password=password,
-        connect_timeout=10,
-        sslmode="disable",
-        gssencmode="disable",
-        options="",
-    )
 
 
 def _meaning(where, said):
