@@ -94,7 +94,7 @@ def cost(table, ax=None, title=None):
             ax.scatter(table["queries"], table[f"{way}_ms"], 18, color=colour, alpha=0.5, label=way)
             _write_line(words, way, a, b, most, colour)
         if cross is not None and 1 < cross <= most:
-            _mark(ax, cross, lines["pooled"])
+            _mark(words, cross, lines["pooled"])
     return ax
 
 
@@ -117,22 +117,28 @@ def _verdict(cross, most):
     return f"pooled is faster from {int(np.ceil(cross - 1e-9)):,} queries on"
 
 
-def _mark(ax, cross, line):
-    # Above the crossing is room, as both lines climb to the right of it.
-    y = line[0] + line[1] * cross
-    low, high = ax.get_ylim()
-    top = max(y + 0.1 * high, 0.7 * high)
-    ax.plot([cross, cross], [y, top], color=INK, linewidth=1, linestyle=":", label="_leader")
+def _mark(words, cross, line):
+    # Above the crossing is room, as both lines climb to the right of it; where the names of the
+    # lines are there already, a little higher or lower.
+    ax = words.ax
+    y, high = line[0] + line[1] * cross, ax.get_ylim()[1]
     style = dict(facecolors="white", edgecolors=INK, linewidths=1.5, zorder=3)
     ax.scatter(cross, y, 60, label="break-even", **style)
-    side, gap = ("left", 5) if cross < 0.35 * ax.get_xlim()[1] else ("right", -5)
-    words = f"break-even: {cross:.2g} queries"
-    ax.annotate(words, (cross, top), (gap, 0), textcoords="offset points", ha=side, va="top")
+    at_left = cross < 0.35 * ax.get_xlim()[1]
+    text = f"  break-even: {cross:.2g} queries  "
+    for height in (0.7, 0.8, 0.9, 0.97, 0.6, 0.5, 0.4, 0.3):
+        top = height * high
+        style = dict(ha="left" if at_left else "right", va="top", fontsize=10)
+        if top > y + 0.08 * high and words.put(cross, top, text, **style):
+            ax.plot(
+                [cross, cross], [y, top], color=INK, linewidth=1, linestyle=":", label="_leader"
+            )
+            return
 
 
 def _write_line(words, way, a, b, most, colour):
-    sign = "−" if a < 0 else ""
-    text = f"{way}: T = {sign}{human(abs(a) / 1000)} + {human(b / 1000)} · n"
+    sign, plus = "−" if a < 0 else "", "−" if b < 0 else "+"
+    text = f"{way}: T = {sign}{human(abs(a) / 1000)} {plus} {human(abs(b) / 1000)} · n"
     line = words.line / words.page.height * words.ax.get_ylim()[1]
     # Above its end; a line further up if the other one's words are there.
     for lift in (0.3, 1.5, 2.7):

@@ -69,8 +69,8 @@ def trips(table, ax=None, title=None):
             colour = OPENING if thing == "connect" else IN_USE
             ax.scatter(table["rtt_ms"], table[thing], 18, color=colour, alpha=0.5, label=thing)
             ax.plot([0, most], [a, a + b * most], color=colour, label=f"line: {thing}")
-            sign = "−" if a < 0 else ""
-            words = f"{thing}:\nT = {sign}{human(abs(a) / 1000)} + {b:.1f} · rtt"
+            sign, plus = "−" if a < 0 else "", "−" if b < 0 else "+"
+            words = f"{thing}:\nT = {sign}{human(abs(a) / 1000)} {plus} {abs(b):.1f} · rtt"
             names.append((a + b * most, words, INK))
         _name_ends(ax, names)
     return ax
