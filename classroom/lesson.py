@@ -58,7 +58,10 @@ def start(notebook: str) -> "Lab":
     try:
         lab = current = _labs[key] = Lab(servers.find(), key)
         flights.load(lab.dsn_for("lab"))
-    except (servers.ServerError, PlaceError, flights.LoadError) as error:
+    except (servers.ServerError, PlaceError) as error:
+        # One line that names no password; the example of an address in it would lose its own.
+        raise LessonError(str(error)) from None
+    except flights.LoadError as error:
         raise LessonError(one_line(error)) from None
     except psycopg2.Error as error:
         raise LessonError(f"the server would not serve notebook {key}: {one_line(error)}") from None

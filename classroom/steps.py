@@ -116,7 +116,7 @@ class Steps:
                 print("\r" + line[:width].ljust(width), end="", flush=True)
             elif now - told > 5:
                 told = now
-                say(f"  {now - started:.0f} s  {last[:60]}".rstrip())
+                say(f"{title}: {now - started:.0f} s  {last[:60]}".rstrip())
 
     def _width(self):
         return shutil.get_terminal_size().columns - 1

@@ -25,6 +25,11 @@ MEANINGS = [
         "correct the host",
     ),
     (
+        "invalid port number",
+        "{where} has a port that can't be",
+        "a port from 1 to 65535",
+    ),
+    (
         "connection refused|no such file or directory",
         "nobody listens at {where}",
         "start that server, or correct host and port",
