@@ -8,8 +8,6 @@ machine and not the learner's; cell ids that stay, so that a change shows as tha
 import json
 import sys
 
-import nbformat
-
 from .place import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -18,6 +16,8 @@ CLEAR = "try: .venv/bin/python -m classroom.lint_notebooks --strip"
 
 def problems(text: str) -> list[str]:
     """Return what is wrong with a notebook, one line each, from the text of its file."""
+    import nbformat  # here, as it takes a second, and not all who load this file need it
+
     try:
         notebook = json.loads(text)
         nbformat.validate(notebook)

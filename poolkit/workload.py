@@ -134,13 +134,13 @@ def run(
     tickets = iter(range(requests)) if requests is not None else None
     taking = threading.Lock()
     stop = threading.Event()
-    ends = [0.0]
+    began = 0.0  # when all were let go
 
     def more():
         if stop.is_set():
             return False
         if tickets is None:
-            return monotonic() < ends[0]
+            return monotonic() < began + duration
         with taking:
             return next(tickets, None) is not None
 
@@ -162,7 +162,8 @@ def run(
         return done
 
     def start_clock():
-        ends[0] = monotonic() + (duration or 0.0)
+        nonlocal began
+        began = monotonic()
 
     record = Recorder()
     before = getattr(pool, "on_event", None)
@@ -184,7 +185,7 @@ def run(
         (request for outcome in outcomes for request in outcome.result),
         key=lambda request: request.start,
     )
-    elapsed = max(o.end for o in outcomes) - min(o.start for o in outcomes)
+    elapsed = max(outcome.end for outcome in outcomes) - began
     name = label or getattr(pool, "name", None) or type(pool).__name__
     return Run(name, clients, made, record.events, elapsed)
 

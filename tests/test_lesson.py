@@ -5,11 +5,8 @@ import sys
 import threading
 from contextlib import closing
 
-import nbformat
 import psycopg2
 import pytest
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from classroom import lesson, show, start
@@ -130,6 +127,11 @@ def test_no_server_is_one_line_without_the_password(monkeypatch):
 
 @pytest.mark.lesson
 def test_a_lesson_that_cannot_start_stops_the_notebook_with_one_line():
+    # Imported here, as it takes a second, and `make fast` loads this file too.
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
     book = nbformat.v4.new_notebook()
     book.cells = [nbformat.v4.new_code_cell("from classroom import start; start('4')")]
     with pytest.raises(CellExecutionError) as caught:

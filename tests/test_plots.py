@@ -164,6 +164,7 @@ def test_a_figure_has_a_title_no_legend_and_letters_of_nine_points_at_least(name
     assert min(word.get_fontsize() for word in visible(ax)) >= 9
 
 
+@pytest.mark.slow
 @figures
 def test_words_neither_touch_nor_leave_the_figure(name):
     ax, *_ = picture(name)
@@ -179,6 +180,7 @@ def test_alt_tells_the_title_and_what_is_drawn(name):
     assert told.endswith(".") and "\n" not in told
 
 
+@pytest.mark.slow
 def test_panels_take_a_figure_each():
     one, two, *others = plots.panels(rows=2)
     assert not others and one.figure is two.figure
@@ -326,11 +328,13 @@ def test_each_state_is_named_on_its_longest_bar_or_above_the_lanes():
     assert "■" in tight and any(word.startswith("in use") for word in tight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clients, turns", [(1, 4), (20, 5), (60, 3), (4, 1000)])
 def test_few_and_many_lanes_and_bars_keep_their_words_apart(clients, turns):
     assert_words_are_apart(plots.timeline(busy(clients, turns)))
 
 
+@pytest.mark.slow
 def test_too_many_bars_merge_into_the_share_of_the_time_in_use():
     ax = plots.timeline(busy(1, 4000, held=1.0))
     (shade,) = [c for c in ax.collections if c.get_label() == "in use, merged"]
@@ -469,6 +473,7 @@ def test_cost_writes_both_lines_and_marks_where_they_cross():
     assert "faster from 2 queries on" in ax.get_title(loc="left")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pooled, unpooled, title",
     [

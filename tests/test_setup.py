@@ -427,6 +427,7 @@ def notebook(**changes):
     return json.dumps(whole | {"metadata": {"kernelspec": PYTHON3}} | changes)
 
 
+@pytest.mark.slow  # nbformat takes a second to import
 @pytest.mark.parametrize(
     "changes, words",
     [
@@ -452,6 +453,7 @@ def test_a_notebook_is_checked_for_what_should_not_be_saved(changes, words):
     assert words in line
 
 
+@pytest.mark.slow  # nbformat takes a second to import
 def test_a_notebook_can_be_stripped_to_its_source():
     output = {"output_type": "stream", "name": "stdout", "text": "1"}
     text = notebook(cell={"execution_count": 3, "outputs": [output]})
@@ -459,5 +461,6 @@ def test_a_notebook_can_be_stripped_to_its_source():
     assert json.loads(lint_notebooks.stripped(text)) == json.loads(notebook())
 
 
+@pytest.mark.slow  # nbformat takes a second to import
 def test_what_is_not_json_is_not_a_notebook():
     assert lint_notebooks.problems("{") != []

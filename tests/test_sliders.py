@@ -14,6 +14,8 @@ import matplotlib.pyplot as plt
 from poolkit.plots import panels
 from poolkit.sliders import explore
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def calls():

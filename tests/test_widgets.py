@@ -105,6 +105,7 @@ def test_the_picture_follows_while_it_runs_and_rests_when_it_has_stopped(make):
     asyncio.run(story())
 
 
+@pytest.mark.slow
 def test_callbacks_return_at_once_even_if_nothing_comes_back_from_the_server(make):
     async def story():
         gate = threading.Event()
@@ -147,6 +148,7 @@ def test_leaked_connections_stay_out_until_reset_gives_them_back(make):
     assert not p.run(0.1).errors
 
 
+@pytest.mark.slow
 def test_without_a_loop_the_same_experiment_is_one_plain_call(make):
     p = make(clients=5)
     p.size.value = 3
@@ -195,6 +197,7 @@ def test_an_answer_that_never_comes_holds_up_nothing(make):
     gate.set()
 
 
+@pytest.mark.slow
 def test_a_count_that_fails_is_one_line_in_the_panel(make):
     def observe():
         raise OSError("no such server\nreally")
@@ -218,6 +221,7 @@ def test_a_job_that_fails_is_counted_and_said_on_one_line(make):
     assert p.pool.stats().in_use == 0
 
 
+@pytest.mark.slow
 def test_a_server_that_is_gone_is_named_as_the_cause(make):
     driver = FakeDriver()
     driver.fail("connect", OSError("connection refused"))
@@ -290,6 +294,7 @@ def test_a_closed_panel_does_nothing_any_more(make):
         p.run(0.1)
 
 
+@pytest.mark.slow
 def test_close_waits_no_longer_than_it_may_for_a_job_that_hangs(make):
     gate = threading.Event()
     p = make(job=lambda conn: gate.wait(10), max_size=1, clients=2)
