@@ -18,7 +18,7 @@ from classroom.cells import LessonError, NothingRaised, display_or_print, expect
 from classroom.observer import Observer, kernel
 from classroom.place import ROOT, PlaceError
 from classroom.questions import predict, quiz
-from poolkit.pool import live_pools
+from poolkit.registry import live_pools
 
 __all__ = [
     "Lab",

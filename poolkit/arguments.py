@@ -51,9 +51,19 @@ def reset(value):
     return value
 
 
-def not_psycopg2s(dsn, others):
-    """Refuse, with a TypeError, what psycopg2's own pools are called with."""
-    if misnamed := sorted({"minconn", "maxconn"} & set(others)):
+def driver(given, dsn, connect_kwargs, name):
+    """Return the driver that was given, or psycopg2's for this address.
+
+    Raises TypeError for both of them, and for what psycopg2's own pools are called with.
+    """
+    if misnamed := sorted({"minconn", "maxconn"} & set(connect_kwargs)):
         raise TypeError(f"{' and '.join(misnamed)}: here they are called min_size and max_size")
     if not isinstance(dsn, str):
         raise TypeError(f"dsn must be a string, got {dsn!r}; sizes go by name: max_size=4")
+    if given is None:
+        from .drivers import Psycopg2
+
+        return Psycopg2(dsn, **{"fallback_application_name": name} | connect_kwargs)
+    if dsn or connect_kwargs:
+        raise TypeError("give either a driver, or a dsn and what else to connect with")
+    return given

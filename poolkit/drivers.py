@@ -14,9 +14,12 @@ The pool calls all of them outside its lock.
 """
 
 import select
+from functools import partial
+from operator import attrgetter
 
 import psycopg2
 from psycopg2.extensions import (
+    STATUS_READY,
     TRANSACTION_STATUS_ACTIVE,
     TRANSACTION_STATUS_IDLE,
     TRANSACTION_STATUS_INERROR,
@@ -60,7 +63,7 @@ class Psycopg2:
 
 
 class Psycopg2Session:
-    __slots__ = ("conn", "_readable", "_status", "_settings")
+    __slots__ = ("conn", "_readable", "_status", "_as_opened")
 
     def __init__(self, conn):
         self.conn = conn
@@ -70,17 +73,16 @@ class Psycopg2Session:
         self.remember()
 
     def remember(self):
-        self._settings = _attributes(self.conn)
+        self._as_opened = STATUS_READY, *_settings(self.conn), []
 
     def alive(self):
-        # A healthy idle connection has nothing to say. If its socket is readable, then either a
-        # notification came (LISTEN), or the server's farewell, or the end of the stream.
+        # A healthy idle connection has nothing to say.
+        return not (self._readable() or self.conn.closed) or self._has_news()
+
+    def _has_news(self):
+        # What it has to say is a notification (LISTEN), or the server's farewell, or the end.
         conn = self.conn
-        if conn.closed:
-            return False
         for _ in range(10):
-            if not self._readable(0):
-                return True
             heard = len(conn.notifies)
             try:
                 # After a farewell the first poll() reads it in silence; only the next one raises.
@@ -90,6 +92,8 @@ class Psycopg2Session:
             if len(conn.notifies) == heard:
                 return False
             conn.notifies.clear()  # it came while nobody used the connection: nobody's news
+            if not self._readable():
+                return True
         return False
 
     def ping(self):
@@ -102,7 +106,14 @@ class Psycopg2Session:
         return True
 
     def clean(self, reset="rollback"):
-        # For a connection that was left in order, all of this stays on this side of the wire.
+        in_order = (
+            reset == "rollback"
+            and self._status() == TRANSACTION_STATUS_IDLE
+            and _looks(self.conn) == self._as_opened
+        )
+        return in_order or self._put_in_order(reset)
+
+    def _put_in_order(self, reset):
         conn = self.conn
         try:
             if self._status() in _BEYOND_REPAIR:
@@ -117,11 +128,10 @@ class Psycopg2Session:
             elif callable(reset):
                 reset(conn)
                 conn.rollback()
-            if reset is not None and _attributes(conn) != self._settings:
-                conn.isolation_level, conn.readonly, conn.deferrable = self._settings[1:]
-                conn.autocommit = self._settings[0]
-            if conn.notifies:
-                conn.notifies.clear()
+            if reset is not None and _looks(conn) != self._as_opened:
+                _, conn.isolation_level, conn.readonly, conn.deferrable, auto, _ = self._as_opened
+                conn.autocommit = auto  # after the others, which can't be set while it is on
+            conn.notifies.clear()
             return self._status() == TRANSACTION_STATUS_IDLE
         except Exception:  # also what a `reset` of the user's raises: the connection is not trusted
             return False
@@ -146,15 +156,19 @@ class Psycopg2Session:
             cursor.execute(statement)
 
 
-def _attributes(conn):
-    # Kept by psycopg2 on this side of the wire: reading them costs no round trip.
-    return conn.autocommit, conn.isolation_level, conn.readonly, conn.deferrable
+# Kept by psycopg2 on this side of the wire: reading them costs no round trip.
+_settings = attrgetter("isolation_level", "readonly", "deferrable", "autocommit")
+_looks = attrgetter("status", "isolation_level", "readonly", "deferrable", "autocommit", "notifies")
 
 
 def _watcher(conn):
-    """Return a function that says, within so many ms, whether the socket has something to read."""
+    """Return a function that says at once whether the socket has something to read."""
+    if hasattr(select, "epoll"):  # Linux, and the cheapest: half the price of poll
+        epoll = select.epoll()
+        epoll.register(conn.fileno(), select.EPOLLIN)
+        return partial(epoll.poll, 0, 1)
     if hasattr(select, "poll"):
         poll = select.poll()
         poll.register(conn.fileno(), select.POLLIN)
-        return poll.poll
-    return lambda ms: select.select([conn], [], [], ms / 1000)[0]  # Windows has no poll
+        return partial(poll.poll, 0)
+    return lambda: select.select([conn], [], [], 0)[0]  # Windows

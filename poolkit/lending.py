@@ -10,19 +10,19 @@ class Lending:
     have returned its connection by itself.
     """
 
-    __slots__ = ("_pool", "_timeout", "_slot", "_loan")
+    __slots__ = ("_pool", "_timeout", "_slot", "_client")
 
     def __init__(self, pool, timeout):
         self._pool, self._timeout = pool, timeout
 
     def __enter__(self):
         self._slot = self._pool._checkout(self._timeout, sys._getframe(1), in_with=True)
-        self._loan = self._slot.loan
+        self._client = self._slot.client
         return self._slot.conn
 
     def __exit__(self, exc_type, exc, traceback):
-        pool, slot, loan = self._pool, self._slot, self._loan
-        if slot.loan != loan:
+        pool, slot, client = self._pool, self._slot, self._client
+        if slot.client is not client:
             if exc_type is None:
                 raise pool._not_lent(slot.conn)
             return
@@ -30,4 +30,4 @@ class Lending:
             if exc_type is None:
                 slot.session.commit()
         finally:
-            pool._give_back(slot, loan)
+            pool._give_back(slot, client)

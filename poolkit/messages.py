@@ -6,7 +6,8 @@ A refusal says who, what, for how long, what the pool looked like, and what to t
 import warnings
 
 from .errors import PoolClosed, PoolDeadlock, PoolError, PoolTimeout, TooManyRequests
-from .where import describe
+from .slots import holders
+from .where import where
 
 
 def tell(pool, kind, number=None, client=None):
@@ -16,7 +17,7 @@ def tell(pool, kind, number=None, client=None):
     if on_event is None:
         return
     try:
-        on_event(pool.name, kind, number, client and describe(*client[1:3]))
+        on_event(pool.name, kind, number, client and where(client))
     except Exception as error:
         pool.on_event = None
         what = f"on_event of pool {pool.name!r} raised {error!r}: it is called no more"
@@ -26,9 +27,10 @@ def tell(pool, kind, number=None, client=None):
 # The rest return an exception for the pool to raise. Those that count are called under its lock.
 
 
-def too_late(pool, timeout, cause):
-    """`cause`: why no new connection could be opened, or None."""
+def too_late(pool, timeout):
     hint = "return every connection, sooner, or raise max_size"
+    # That a connect failed is to blame only where there was room for one.
+    cause = pool._connect_error if len(pool._in_use) < pool.max_size else None
     if cause is not None:
         hint = "no new one could be opened, see the cause above"
     what = f"no connection within {timeout:.2f} s"
@@ -62,7 +64,7 @@ def not_lent(pool, conn, known):
 
 
 def _looks(pool):
-    names = [str(holder) for holder in pool._holders()]
+    names = [str(holder) for holder in holders(pool._in_use.values())]
     if len(names) > 5:
         names[5:] = [f"{len(names) - 5} more"]
     held = "; held by: " + ", ".join(names) if names else ""

@@ -10,21 +10,19 @@ Clients that find nothing idle are **waiting**, first come first served. One loc
 that. Nothing slow happens while it is held: whatever talks to the server runs outside.
 """
 
-import math
-import os
 import sys
 import threading
 from collections import deque
 from itertools import count
-from random import uniform
 from threading import TIMEOUT_MAX, current_thread
-from time import monotonic, sleep
+from time import monotonic
 from weakref import WeakSet
 
-from . import arguments, messages
+from . import arguments, messages, registry
 from .arguments import seconds, sizes, whole
 from .lending import Lending
 from .messages import tell
+from .opening import fill, grow
 from .slots import Holder, PoolStats, Slot, Waiter, holders
 
 
@@ -69,7 +67,6 @@ class ConnectionPool:
         on_event=None,
         **connect_kwargs,
     ):
-        arguments.not_psycopg2s(dsn, connect_kwargs)
         self.name = name or f"pool-{next(_names)}"
         self.min_size, self.max_size = sizes(min_size, max_size)
         self.timeout = seconds("timeout", timeout)
@@ -81,33 +78,33 @@ class ConnectionPool:
         self._reset = arguments.reset(reset)
         self._configure = arguments.function("configure", configure)
         self._detect_deadlock = detect_deadlock
-        if driver is None:
-            from .drivers import Psycopg2 as driver_class
-
-            driver = driver_class(dsn, **{"fallback_application_name": self.name} | connect_kwargs)
-        elif dsn or connect_kwargs:
-            raise TypeError("give either a driver, or a dsn and what else to connect with")
-        self._driver = driver
+        self._driver = arguments.driver(driver, dsn, connect_kwargs, self.name)
         self._numbers = count(1)
+        self.closed = False
         self._inherited = []  # in a forked child: the parent's slots, never to be touched
         self._start_empty()
         try:
-            self._fill()
+            fill(self)
         except BaseException:
             self.close(timeout=0)
             raise
-        _pools.add(self)
+        registry.add(self)
+
+    def _start_again(self):
+        # In a forked child. What waited or grew here has stayed with the parent.
+        for slot in self._slots:
+            slot.client = None
+        self._inherited += self._slots
+        self._start_empty()
 
     def _start_empty(self):
         self._lock = threading.Lock()  # guards what follows
+        self._slots = set()  # all of them; what is neither idle nor in use is pending
         self._idle = []  # slots, the most recently used on the right
         self._in_use = {}  # id of a connection -> its slot
-        self._pending = set()  # slots being opened, cleaned or closed
         self._waiting = deque()  # waiters, first come first served
         self._growing = False  # is a thread opening connections for those who wait?
-        self._closed = False
-        self._gone = threading.Condition(self._lock)  # a connection was closed: wakes close()
-        self._drained = -math.inf  # what was opened before this moment is closed on return
+        self._gone = threading.Condition(self._lock)  # a slot was freed: wakes close()
         self._connect_error = None  # why the last connect failed, until one succeeds
         self._known = WeakSet()  # every connection that this pool has opened
 
@@ -142,7 +139,7 @@ class ConnectionPool:
             raise self._not_lent(conn)
         if close and close is not True:
             raise TypeError(f"close must be True or False, got {close!r}{_NO_KEYS}")
-        self._give_back(slot, slot.loan, close)
+        self._give_back(slot, slot.client, close)
 
     def stats(self) -> PoolStats:
         """Count what is where, in one instant."""
@@ -152,46 +149,43 @@ class ConnectionPool:
     def holders(self, older_than: float = 0.0) -> list[Holder]:
         """List who has had a connection for more than `older_than` seconds, the longest first."""
         with self._lock:
-            return [holder for holder in self._holders() if holder.age >= older_than]
+            return [one for one in holders(self._in_use.values()) if one.age >= older_than]
 
     def __repr__(self):
-        state = " closed," if self._closed else ""
+        state = " closed," if self.closed else ""
         return f"<ConnectionPool {self.name!r}:{state} {self.stats()}>"
-
-    @property
-    def closed(self) -> bool:
-        return self._closed
 
     # -- checking out ----------------------------------------------------------------------------
 
     def _checkout(self, timeout, frame, in_with=False):
         timeout = self.timeout if timeout is None else seconds("timeout", timeout, _NO_KEYS)
-        client = current_thread(), frame.f_code, frame.f_lineno, in_with
+        client = current_thread(), frame.f_code, frame.f_lasti, in_with
         now = monotonic()
         deadline = now + timeout
         slot = None
         try:
             with self._lock:
-                if self._idle and not self._closed:
-                    slot = self._idle.pop()
+                if self._idle:
+                    slot = self._idle[-1]
                     self._lend(slot, client, now)
-            may_ask = True
-            while slot is None or not self._usable(slot, may_ask):
+                    del self._idle[-1]
+            while slot is None or not self._usable(slot, deadline):
                 slot = self._wait(client, timeout, deadline, dead=slot)
-                # A dead line can take many seconds to say so. Ask no other one in overtime.
-                may_ask = monotonic() < deadline
             if self.on_event:
                 tell(self, "checkout", slot.number, client)
             return slot
         except BaseException:  # Ctrl-C, too, must not cost the pool a slot
             if slot is not None:
-                self._take_back(slot, usable=False)
+                self._take_back(slot, client, usable=False)
             raise
 
-    def _usable(self, slot, may_ask):
+    def _usable(self, slot, deadline):
         if slot.since >= slot.expires or not slot.session.alive():
             return False
-        return slot.since - slot.idle_since < self.check_idle or may_ask and slot.session.ping()
+        if slot.since - slot.idle_since < self.check_idle:
+            return True
+        # A dead line can take many seconds to say so. Ask no other one in overtime.
+        return slot.since <= deadline and slot.session.ping()
 
     def _wait(self, client, timeout, deadline, dead):
         """Queue up, and return the slot that is handed over: it is in use already.
@@ -201,50 +195,48 @@ class ConnectionPool:
         """
         waiter, told = Waiter(client), False
         try:
-            try:
-                if dead:
-                    self._end_loan(dead, dead.loan)
-                with self._lock:
-                    self._queue(waiter, timeout, first_in_line=dead)
-            finally:
-                if dead:
-                    self._settle(dead, usable=False)  # makes room, for the first in line
-            if self.on_event and waiter.slot is None:
+            self._queue(waiter, timeout, dead)
+            if waiter.slot is None:
                 told = True
                 tell(self, "waiting", None, client)
-            self._grow()
-            waiter.sleep(deadline - monotonic())
+                grow(self)
+                waiter.sleep(deadline - monotonic())
             with self._lock:
                 # It can be handed over in the very moment in which the time runs out: look again.
                 if waiter.slot is None:
                     self._leave(waiter)
-                    raise messages.closed(self) if self._closed else self._too_late(timeout)
+                    raise messages.closed(self) if self.closed else messages.too_late(self, timeout)
             return waiter.slot
         except BaseException:
             with self._lock:
                 self._leave(waiter)
             if waiter.slot is not None:
-                self._take_back(waiter.slot, usable=True)
-            if self.on_event:
-                tell(self, "timeout" if told else "refused", None, client)
+                self._take_back(waiter.slot, client, usable=True)
+            tell(self, "timeout" if told else "refused", None, client)
             raise
 
-    def _queue(self, waiter, timeout, first_in_line):
-        # Under the lock.
-        if self._closed:
-            raise messages.closed(self)
-        if self._idle:  # somebody returned one since we looked
-            slot = self._idle.pop()
-            self._lend(slot, waiter.client, monotonic())
-            waiter.wake(slot)
-        elif not timeout:
-            raise self._too_late(timeout)
-        elif self.max_waiting and len(self._waiting) >= self.max_waiting:
-            raise messages.too_many(self)
-        else:
-            (self._waiting.appendleft if first_in_line else self._waiting.append)(waiter)
-            if self._hopeless():
-                raise messages.deadlock(self)
+    def _queue(self, waiter, timeout, dead):
+        try:
+            with self._lock:
+                if dead:
+                    del self._in_use[dead.key]
+                if self.closed:
+                    raise messages.closed(self)
+                if self._idle:  # somebody returned one since we looked
+                    waiter.slot = self._idle[-1]
+                    self._lend(waiter.slot, waiter.client, monotonic())
+                    del self._idle[-1]
+                elif not timeout:
+                    raise messages.too_late(self, timeout)
+                elif self.max_waiting and len(self._waiting) >= self.max_waiting:
+                    raise messages.too_many(self)
+                else:
+                    (self._waiting.appendleft if dead else self._waiting.append)(waiter)
+                    if self._hopeless():
+                        raise messages.deadlock(self)
+        finally:
+            if dead:
+                self._take_back(dead, waiter.client, usable=False)  # makes room for the first
 
     def _leave(self, waiter):
         # Under the lock.
@@ -254,161 +246,74 @@ class ConnectionPool:
     def _hopeless(self):
         # Under the lock. Only what is held in a `with` block counts: a thread that is inside one
         # and waits cannot come to its end. A bare getconn may be returned by anybody.
-        if not self._detect_deadlock or len(self._in_use) < self.max_size:
+        clients = [slot.client for slot in list(self._in_use.values())]
+        if not self._detect_deadlock or len(clients) < self.max_size:
             return False
         asleep = {waiter.client[0] for waiter in self._waiting}
-        clients = [slot.client for slot in self._in_use.values()]
         return all(in_with and thread in asleep for thread, _, _, in_with in clients)
-
-    def _too_late(self, timeout):
-        # Under the lock. That a connect failed is to blame only where there was room for one.
-        room = len(self._in_use) < self.max_size
-        return messages.too_late(self, timeout, cause=self._connect_error if room else None)
 
     def _lend(self, slot, client, now):
         # Under the lock.
         slot.since, slot.client = now, client
-        self._in_use[id(slot.conn)] = slot
-
-    # -- growing ---------------------------------------------------------------------------------
-
-    def _grow(self):
-        """Start a thread that connects, if that would help somebody and none is at it.
-
-        The requester does not connect by itself: a connection that is returned in the meantime
-        serves it sooner, and a connect that hangs must not hold it up.
-        """
-        start = False
-        try:
-            with self._lock:
-                start = self._wanted() and not self._growing
-                self._growing = self._growing or start
-            if start:
-                threading.Thread(target=self._connect_while_wanted, daemon=True).start()
-        except RuntimeError:  # no more threads: connect here, and do not insist
-            try:
-                self._connect_while_wanted(patient=False)
-            except Exception:
-                pass  # known as _connect_error
-            finally:
-                self._growing = False
-        except BaseException:
-            if start:
-                self._growing = False
-            raise
-
-    def _wanted(self):
-        # Under the lock.
-        return bool(self._waiting) and not self._closed and self._size() < self.max_size
-
-    def _connect_while_wanted(self, patient=True):
-        pause = 0.05
-        while slot := self._reserve():
-            try:
-                self._open(slot)
-                pause = 0.05
-            except BaseException as error:
-                self._connect_error = error
-                if not patient:
-                    raise
-                # The slot is free already. Leave the server alone for a while.
-                sleep(pause * uniform(0.5, 1.0))
-                pause = min(2 * pause, 2.0)
-
-    def _reserve(self):
-        with self._lock:
-            self._growing = self._wanted()
-            return self._new_slot() if self._growing else None
-
-    def _new_slot(self):
-        # Under the lock.
-        slot = Slot(next(self._numbers))
-        self._pending.add(slot)
-        return slot
-
-    def _fill(self):
-        """Open connections, in the caller's thread, until there are `min_size`."""
-        for _ in range(self.min_size):
-            with self._lock:
-                if self._closed or self._size() >= self.min_size:
-                    return
-                slot = self._new_slot()
-            self._open(slot)
-
-    def _open(self, slot):
-        """Connect, for a slot that is pending, and settle it; if that fails, free it."""
-        usable = False
-        try:
-            tell(self, "opening", slot.number)
-            slot.fill(self._driver.connect(), self.max_lifetime)
-            self._known.add(slot.conn)
-            if self._configure:
-                self._configure(slot.conn)
-                slot.session.commit()
-                slot.session.remember()
-            self._connect_error = None
-            tell(self, "opened", slot.number)
-            usable = True
-        except BaseException:
-            tell(self, "failed", slot.number)
-            raise
-        finally:
-            self._settle(slot, usable)
+        self._in_use[slot.key] = slot
 
     # -- returning -------------------------------------------------------------------------------
 
-    def _give_back(self, slot, loan, close=False):
-        if not self._end_loan(slot, loan):
-            raise self._not_lent(slot.conn)
-        usable = False
+    def _give_back(self, slot, client, close=False):
+        try:
+            if slot.client is not client:
+                raise KeyError
+            # One step, so it needs no lock: of two threads that return it, one finds it gone.
+            del self._in_use[slot.key]
+        except KeyError:
+            raise self._not_lent(slot.conn) from None
         try:
             if self.on_event:
                 tell(self, "return", slot.number)
             slot.idle_since = monotonic()
-            usable = not close and slot.session.clean(self._reset)
-        finally:
-            self._settle(slot, usable)
+            self._settle(slot, usable=not close and slot.session.clean(self._reset))
+        except BaseException:
+            self._take_back(slot, client, usable=False)
+            raise
 
-    def _take_back(self, slot, usable):
-        """Undo a checkout that came to nothing. If it is undone already, do nothing."""
-        if self._end_loan(slot, slot.loan):
+    def _take_back(self, slot, client, usable):
+        """Undo a checkout that came to nothing, or complete a return that was interrupted."""
+        if slot.client is client:  # else it is done already
+            self._in_use.pop(slot.key, None)
             self._settle(slot, usable)
-
-    def _end_loan(self, slot, loan):
-        """Make a slot in use pending. False: that loan has ended already."""
-        with self._lock:
-            # Of two threads that return the same checkout, one finds it gone.
-            if slot.loan != loan or self._in_use.pop(id(slot.conn), None) is None:
-                return False
-            slot.loan += 1
-            self._pending.add(slot)
-            return True
 
     def _settle(self, slot, usable):
         """End a slot's time as pending: hand it to the first who waits, or keep it idle, or close
         it if the pool does not want it any more."""
         with self._lock:
-            now, idle = monotonic(), self._idle
+            idle, now = self._idle, slot.idle_since
             wanted = (
                 usable
                 and now < slot.expires
-                and slot.opened >= self._drained
-                and len(idle) + len(self._in_use) < self.max_size  # unless it was resized
-                and not self._closed
+                and len(self._slots) <= self.max_size  # unless it was resized
+                and not self.closed
             )
-            if wanted:
-                self._pending.remove(slot)
-                if self._waiting:
-                    waiter = self._waiting.popleft()
-                    self._lend(slot, waiter.client, now)
-                    waiter.wake(slot)
-                else:
-                    idle.append(slot)
+            if wanted and self._waiting:
+                waiter = self._waiting[0]
+                self._lend(slot, waiter.client, monotonic())
+                waiter.slot = slot
+                del self._waiting[0]
+                waiter.bed.release()
+            elif wanted:
+                slot.client = None
+                idle.append(slot)
             stale = idle and self._stale(idle[0], now)
         if not wanted:
             self._close(slot)
-        if stale:
-            self._close_idle(self._stale)
+        if stale and (slot := self._take_idle(self._stale)):
+            self._close(slot)
+
+    def _new_slot(self, limit):
+        # Under the lock. None: there are as many as that already.
+        if not self.closed and len(self._slots) < limit:
+            slot = Slot(next(self._numbers), self.max_lifetime)
+            self._slots.add(slot)
+            return slot
 
     # -- closing ---------------------------------------------------------------------------------
 
@@ -424,25 +329,28 @@ class ConnectionPool:
             pass  # it was broken: closing is all that was left to do with it
         finally:
             with self._lock:
-                self._pending.discard(slot)
+                slot.client = None
+                self._slots.discard(slot)
                 self._gone.notify_all()
-            self._grow()
+            grow(self)
 
     def _close_idle(self, unwanted):
-        """Close the lowest of the stack that is unwanted(slot, now). False: there is none."""
+        """Close every idle slot that is unwanted(slot, now)."""
+        while slot := self._take_idle(unwanted):
+            self._close(slot)
+
+    def _take_idle(self, wanted):
+        """Make the lowest of the stack that is wanted(slot, now) pending. None: there is none."""
         with self._lock:
             now = monotonic()
-            slot = next((slot for slot in self._idle if unwanted(slot, now)), None)
-            if slot is None:
-                return False
-            self._idle.remove(slot)
-            self._pending.add(slot)
-        self._close(slot)
-        return True
+            for slot in self._idle:
+                if wanted(slot, now):
+                    self._idle.remove(slot)
+                    return slot
 
     def _stale(self, slot, now):
         # Under the lock.
-        surplus = now - slot.idle_since >= self.max_idle and self._size() > self.min_size
+        surplus = now - slot.idle_since >= self.max_idle and len(self._slots) > self.min_size
         return surplus or now >= slot.expires
 
     def close(self, timeout: float = 5.0) -> list[Holder]:
@@ -454,18 +362,20 @@ class ConnectionPool:
         """
         deadline = monotonic() + seconds("timeout", timeout)
         with self._lock:
-            self._closed = True
+            self.closed = True
             while self._waiting:
-                self._waiting.popleft().wake(None)
-        while self._close_idle(lambda slot, now: True):
-            pass
+                self._waiting.popleft().bed.release()
+        self._close_idle(lambda slot, now: True)
         me = current_thread()  # whoever closes the pool cannot return its own while it waits here
         with self._lock:
             self._gone.wait_for(
-                lambda: not self._pending and all(s.client[0] is me for s in self._in_use.values()),
+                lambda: (
+                    not self._count().pending
+                    and all(slot.client[0] is me for slot in list(self._in_use.values()))
+                ),
                 timeout=min(deadline - monotonic(), TIMEOUT_MAX),
             )
-            return self._holders()
+            return holders(self._in_use.values())
 
     closeall = close  # psycopg2's name for it
 
@@ -485,71 +395,42 @@ class ConnectionPool:
         """
         with self._lock:
             self.min_size, self.max_size = sizes(min_size, max_size)
-        while self._close_idle(lambda *_: len(self._idle) + len(self._in_use) > self.max_size):
-            pass
-        self._grow()
-        self._fill()
+        self._close_idle(lambda slot, now: len(self._slots) > self.max_size)
+        grow(self)
+        fill(self)
 
     def drain(self):
         """Replace every connection: close what is idle now, and what is in use on its return."""
-        self._drained = monotonic()
-        while self._close_idle(lambda slot, now: slot.opened < self._drained):
-            pass
-        self._fill()
+        with self._lock:
+            for slot in self._slots:
+                slot.expires = slot.idle_since  # its time is over
+        self._close_idle(lambda slot, now: now >= slot.expires)
+        fill(self)
 
     def check(self):
         """Ask the server about each idle connection, close what is dead, expired or has been idle
         for too long, and open connections up to `min_size` again."""
         for slot in list(self._idle):
+            if not self._take_idle(lambda one, now, this=slot: one is this):
+                continue
             usable = False
-            with self._lock:
-                if slot not in self._idle:
-                    continue
-                self._idle.remove(slot)
-                self._pending.add(slot)
             try:
                 usable = slot.session.alive() and slot.session.ping()
             finally:
                 self._settle(slot, usable)
-        self._fill()
+        self._close_idle(self._stale)
+        fill(self)
 
     # -- words -----------------------------------------------------------------------------------
 
-    def _size(self):
-        return len(self._idle) + len(self._in_use) + len(self._pending)
-
     def _count(self):
-        places = self._in_use, self._idle, self._pending, self._waiting
-        return PoolStats(self.max_size, *map(len, places))
-
-    def _holders(self):
-        return holders(self._in_use.values())
+        in_use, idle = len(self._in_use), len(self._idle)
+        pending = len(self._slots) - in_use - idle
+        return PoolStats(self.max_size, in_use, idle, pending, len(self._waiting))
 
     def _not_lent(self, conn):
         return messages.not_lent(self, conn, known=conn in self._known)
 
 
 _names = count(1)
-_pools = WeakSet()
 _NO_KEYS = "; there are no keys here: getconn takes a timeout where psycopg2's takes a key"
-
-
-def live_pools() -> list:
-    """List the pools of this process that are not closed."""
-    return [pool for pool in _pools if not pool.closed]
-
-
-def _forget_parents_connections():
-    # In a forked child: the sockets are shared with the parent, so a word on one of them, even a
-    # good-bye, would end the parent's session. Each pool starts again, with none.
-    for pool in _pools:
-        closed, slots = pool._closed, {*pool._idle, *pool._in_use.values(), *pool._pending}
-        for slot in slots:
-            slot.loan += 1
-        pool._inherited += slots
-        pool._start_empty()
-        pool._closed = closed
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
-    os.register_at_fork(after_in_child=_forget_parents_connections)

@@ -1,7 +1,8 @@
 """What the pool moves about: slots with a connection in them, and the requests that wait for one.
 
-A **client** is here what asked for a connection: a tuple of its thread, the code object and line
-that asked, and whether that was a `with` block.
+A **client** is here what asked for a connection: a tuple of its thread, the code object and the
+instruction in it that asked, and whether that was a `with` block. Each checkout makes a new one, so
+it also says which checkout is meant.
 """
 
 import threading
@@ -9,7 +10,7 @@ from random import uniform
 from time import monotonic
 from typing import NamedTuple
 
-from .where import describe
+from .where import where
 
 
 class PoolStats(NamedTuple):
@@ -49,53 +50,48 @@ class Slot:
     __slots__ = (
         "session",  # what the driver knows of the connection; None until it is open
         "conn",
+        "key",  # the connection's id: what the pool finds it by
         "number",  # 1, 2, 3 … in the order of opening
-        "opened",  # these four: seconds, on the clock of time.monotonic()
-        "expires",
-        "idle_since",
+        "expires",  # these three: seconds, on the clock of time.monotonic()
+        "idle_since",  # when it came back, or was opened
         "since",  # when it was lent
-        "client",  # to whom
-        "loan",  # which checkout this is: an older one cannot be returned again
+        "client",  # to whom; None once it is idle again, or gone
     )
 
-    def __init__(self, number):
+    def __init__(self, number, max_lifetime):
         self.number = number
         self.session = self.conn = self.client = None
-        self.opened = monotonic()
-        self.loan = 0
-
-    def fill(self, session, max_lifetime):
-        self.session, self.conn = session, session.conn
         self.idle_since = monotonic()
         # Connections that were opened together must not all expire in the same moment.
-        self.expires = self.opened + max_lifetime * uniform(0.95, 1.0)
+        self.expires = self.idle_since + max_lifetime * uniform(0.95, 1.0)
 
-    def holder(self, now) -> Holder:
-        thread, code, line, _ = self.client
-        return Holder(now - self.since, describe(code, line), thread.name, self.conn)
+    def fill(self, session):
+        self.session, self.conn, self.key = session, session.conn, id(session.conn)
+        self.idle_since = monotonic()
 
 
 def holders(slots) -> list[Holder]:
     """List who has the connections in these slots, the longest first."""
     now = monotonic()
-    return [slot.holder(now) for slot in sorted(slots, key=lambda slot: slot.since)]
+    held = [(slot.since, slot.client, slot.conn) for slot in list(slots)]
+    return [
+        Holder(now - since, where(client), client[0].name, conn)
+        for since, client, conn in sorted(held, key=lambda one: one[0])
+        if client  # else it was returned in this moment
+    ]
 
 
 class Waiter:
     """A request in the queue. It sleeps on a lock that nobody else has: whoever hands it a slot
-    unlocks it. An Event would do the same, at thirty times the price."""
+    releases it. An Event would do the same, at thirty times the price."""
 
-    __slots__ = ("client", "slot", "_bed")
+    __slots__ = ("client", "slot", "bed")
 
     def __init__(self, client):
         self.client = client
         self.slot = None
-        self._bed = threading.Lock()
-        self._bed.acquire()
+        self.bed = threading.Lock()
+        self.bed.acquire()
 
     def sleep(self, seconds):
-        self._bed.acquire(timeout=min(max(0.0, seconds), threading.TIMEOUT_MAX))
-
-    def wake(self, slot):
-        self.slot = slot
-        self._bed.release()
+        self.bed.acquire(timeout=min(max(0.0, seconds), threading.TIMEOUT_MAX))

@@ -9,7 +9,7 @@ from itertools import count
 from threading import current_thread
 from time import monotonic
 
-from . import messages
+from . import arguments, messages
 from .lending import Lending
 from .messages import tell
 from .slots import Holder, PoolStats, Slot, holders
@@ -22,12 +22,8 @@ class Unpooled:
     def __init__(
         self, dsn: str = "", *, driver=None, name="unpooled", on_event=None, **connect_kwargs
     ):
-        if driver is None:
-            from .drivers import Psycopg2
-
-            driver = Psycopg2(dsn, **{"fallback_application_name": name} | connect_kwargs)
         self.name, self.on_event, self.closed = name, on_event, False
-        self._driver = driver
+        self._driver = arguments.driver(driver, dsn, connect_kwargs, name)
         self._numbers = count(1)
         self._in_use = {}  # id of a connection -> its slot
 
@@ -47,7 +43,7 @@ class Unpooled:
         slot = self._in_use.get(id(conn))
         if slot is None:
             raise self._not_lent(conn)
-        self._give_back(slot, slot.loan)
+        self._give_back(slot, slot.client)
 
     def stats(self) -> PoolStats:
         """The same numbers as a pool's. There is no limit: `max_size` is what is in use."""
@@ -56,7 +52,7 @@ class Unpooled:
 
     def holders(self, older_than: float = 0.0) -> list[Holder]:
         """List who has had a connection for more than `older_than` seconds, the longest first."""
-        held = holders(list(self._in_use.values()))
+        held = holders(self._in_use.values())
         return [holder for holder in held if holder.age >= older_than]
 
     def close(self, timeout: float = 0.0) -> list[Holder]:
@@ -78,24 +74,24 @@ class Unpooled:
     def _checkout(self, timeout, frame, in_with=False):
         if self.closed:
             raise messages.closed(self)
-        slot = Slot(next(self._numbers))
+        slot = Slot(next(self._numbers), max_lifetime=math.inf)
         tell(self, "opening", slot.number)
         try:
-            slot.fill(self._driver.connect(), math.inf)
+            slot.fill(self._driver.connect())
         except BaseException:
             tell(self, "failed", slot.number)
             raise
         tell(self, "opened", slot.number)
-        client = current_thread(), frame.f_code, frame.f_lineno, in_with
+        client = current_thread(), frame.f_code, frame.f_lasti, in_with
         slot.since, slot.client = monotonic(), client
-        self._in_use[id(slot.conn)] = slot
+        self._in_use[slot.key] = slot
         tell(self, "checkout", slot.number, client)
         return slot
 
-    def _give_back(self, slot, loan):
-        if self._in_use.pop(id(slot.conn), None) is None:
+    def _give_back(self, slot, client):
+        if slot.client is not client or self._in_use.pop(slot.key, None) is None:
             raise self._not_lent(slot.conn)
-        slot.loan += 1
+        slot.client = None
         try:
             tell(self, "return", slot.number)
         finally:

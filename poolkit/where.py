@@ -14,6 +14,14 @@ def describe(code, line: int) -> str:
     return place if code.co_name == "<module>" else f"{place} in {code.co_name}"
 
 
+def where(client) -> str:
+    """Say where a client asked. It noted an instruction: the line that belongs to it is looked up
+    here, when somebody wants to know, and not at every checkout."""
+    _, code, instruction, _ = client
+    lines = (line for start, end, line in code.co_lines() if start <= instruction < end)
+    return describe(code, next(lines))
+
+
 def _cell(filename):
     # A notebook cell is compiled under a made-up file name. IPython knows which cell that was; it
     # is asked only if it is running anyway.

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 import pytest
 from fake import Client, Clock, FakeDriver, until
 
-import poolkit.pool
+import poolkit.opening
+import poolkit.registry
 from poolkit import (
     ConnectionPool,
     PoolClosed,
@@ -25,7 +26,7 @@ from poolkit import (
     checkouts,
     waits,
 )
-from poolkit.pool import live_pools
+from poolkit.registry import live_pools
 
 
 @pytest.fixture
@@ -39,8 +40,8 @@ def fake():
 def pauses(monkeypatch):
     """The pauses between failing connects, none of which is really made."""
     made = []
-    monkeypatch.setattr(poolkit.pool, "sleep", made.append)
-    monkeypatch.setattr(poolkit.pool, "uniform", lambda low, high: high)
+    monkeypatch.setattr(poolkit.opening, "sleep", made.append)
+    monkeypatch.setattr(poolkit.opening, "uniform", lambda low, high: high)
     return made
 
 
@@ -258,7 +259,7 @@ def test_a_connection_that_is_handed_over_says_at_once_who_has_it(fake, monkeypa
         until(lambda: pool.stats().in_use)
         seen.extend(pool.holders())  # handed over, and its client has not woken up yet
 
-    monkeypatch.setattr("poolkit.pool.Waiter.sleep", sleep)
+    monkeypatch.setattr("poolkit.slots.Waiter.sleep", sleep)
     pool.getconn()
     (holder,) = seen
     assert holder.thread == "MainThread" and "test_pool.py" in holder.where
@@ -311,7 +312,7 @@ def test_the_timeout_of_a_call_overrides_the_pools(fake):
 def test_a_client_sleeps_no_longer_than_its_timeout(fake, monkeypatch):
     Clock(monkeypatch)
     naps = []
-    monkeypatch.setattr("poolkit.pool.Waiter.sleep", lambda waiter, seconds: naps.append(seconds))
+    monkeypatch.setattr("poolkit.slots.Waiter.sleep", lambda waiter, seconds: naps.append(seconds))
     pool = fake.pool(min_size=1, timeout=7)
     pool.getconn()
     for timeout in (None, 2.5):
@@ -386,7 +387,7 @@ def test_a_client_woken_as_it_times_out_still_takes_the_connection(fake, monkeyp
     pool = fake.pool(min_size=1)
     conn = pool.getconn()
     # The time runs out; before the client has the lock, somebody returns a connection.
-    monkeypatch.setattr("poolkit.pool.Waiter.sleep", lambda waiter, seconds: pool.putconn(conn))
+    monkeypatch.setattr("poolkit.slots.Waiter.sleep", lambda waiter, seconds: pool.putconn(conn))
     assert pool.getconn(0.001) is conn
     assert looks(pool, "1 of 1 in use, 0 idle, 0 pending, 0 waiting")
 
@@ -464,7 +465,7 @@ def test_a_connect_that_failed_frees_its_place_and_is_tried_again(fake, pauses):
 def test_failing_connects_never_run_side_by_side(fake, monkeypatch):
     pool = fake.pool(max_size=4)
     paused = threading.Semaphore(0)
-    monkeypatch.setattr(poolkit.pool, "sleep", lambda seconds: paused.acquire(timeout=5))
+    monkeypatch.setattr(poolkit.opening, "sleep", lambda seconds: paused.acquire(timeout=5))
     fake.fail("connect", OSError("refused"))
     clients = wait_in_line(pool, 3)
     until(lambda: fake.count("connect") == 1 and not pool.stats().pending)
@@ -894,7 +895,7 @@ def test_ctrl_c_as_a_connection_is_handed_over_passes_it_on(fake, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("poolkit.pool.Waiter.sleep", sleep)
+        patch.setattr("poolkit.slots.Waiter.sleep", sleep)
         with pytest.raises(KeyboardInterrupt):
             pool.getconn()
     assert looks(pool, "0 of 1 in use, 1 idle, 0 pending, 0 waiting")
@@ -1156,7 +1157,7 @@ def test_a_closed_pool_lends_nothing(fake, monkeypatch):
         "<ConnectionPool 'test': closed, 0 of 2 in use, 0 idle, 0 pending, 0 waiting>"
     )
     assert pool not in live_pools()
-    monkeypatch.setattr("poolkit.pool.Waiter.sleep", lambda waiter, seconds: pytest.fail("waits"))
+    monkeypatch.setattr("poolkit.slots.Waiter.sleep", lambda waiter, seconds: pytest.fail("waits"))
     with pytest.raises(PoolClosed, match="pool 'test' is closed"):
         pool.getconn()
     with pytest.raises(PoolClosed), pool.connection():
@@ -1243,7 +1244,7 @@ def test_close_gives_up_on_a_connect_that_hangs(fake):
 def test_close_during_a_back_off_ends_growth(fake, monkeypatch):
     pool = fake.pool(max_size=1)
     pause = threading.Event()
-    monkeypatch.setattr(poolkit.pool, "sleep", lambda seconds: pause.wait(5))
+    monkeypatch.setattr(poolkit.opening, "sleep", lambda seconds: pause.wait(5))
     fake.fail("connect", OSError("refused"), times=1)
     (client,) = wait_in_line(pool, 1)
     until(lambda: fake.count("connect") == 1 and not pool.stats().pending)
@@ -1268,7 +1269,7 @@ def test_a_forked_child_forgets_the_parents_connections_and_closes_none(fake):
     kept = weakref.WeakSet(fake.connections)
     fake.connections.clear()
     with pool._lock:  # as a thread that the child does not have may have it
-        poolkit.pool._forget_parents_connections()
+        poolkit.registry._forget_parents_connections()
     assert looks(pool, "0 of 2 in use, 0 idle, 0 pending, 0 waiting")
     with pytest.raises(PoolError, match="not one of this pool's"):
         pool.putconn(conn)
