@@ -3,6 +3,7 @@
     setup   make .venv and install the lock, requirements.txt, into it
     lab     set up, then open JupyterLab on the first notebook
     test    set up, then run every test         fast   only those that need no server
+    bench   set up, then measure poolkit beside other pools
     lint    set up, then check code and notebooks
     lock    set up, then write requirements.txt again from pyproject.toml
     clean   remove what the commands above can make again
@@ -92,6 +93,10 @@ def fast(options):
     test(argparse.Namespace(rest=["-m", "not (server or lesson or lab or slow)", *options.rest]))
 
 
+def bench(options):
+    start([PYTHON, "-m", "bench", *options.rest])
+
+
 def lint(options):
     ruff = os.path.join(BIN, "ruff" + EXE)
     codes = [
@@ -155,6 +160,8 @@ def arguments():
     for name, text in [("test", "run every test"), ("fast", "run the tests that need no server")]:
         text = f"set up, then {text}; what follows goes to pytest"
         verbs.add_parser(name, help=text, add_help=False)
+    text = "set up, then measure poolkit beside other pools: --quick, --write"
+    verbs.add_parser("bench", help=text, add_help=False)
     verbs.add_parser("lint", help="set up, then check code and notebooks")
     one = verbs.add_parser("lock", help="set up, then write requirements.txt again")
     one.add_argument("--upgrade", action="store_true", help="take the newest versions")
@@ -165,7 +172,7 @@ def arguments():
 def parse(argv):
     parser = arguments()
     options, options.rest = parser.parse_known_args(argv)
-    if options.rest and options.verb not in ("test", "fast"):
+    if options.rest and options.verb not in ("test", "fast", "bench"):
         parser.error("unrecognized arguments: " + " ".join(options.rest))
     return options
 
@@ -195,7 +202,7 @@ def main(argv=None):
     return 1
 
 
-VERBS = {"lab": lab, "test": test, "fast": fast, "lint": lint, "lock": lock}
+VERBS = {"lab": lab, "test": test, "fast": fast, "bench": bench, "lint": lint, "lock": lock}
 
 if __name__ == "__main__":
     sys.exit(main())
