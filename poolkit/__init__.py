@@ -3,9 +3,9 @@
     errors → drivers → pool, unpooled        a pool, and the control without one
     recorder → workload → plots → widgets    what happened, measured, drawn, played with
 
-Read `pool.py` first. What it moves about is in `slots`, its `with` block in `lending`, what it says
-in `messages`, what it refuses in `arguments`. The panel's experiment is in `live`, its picture in
-`svg`.
+Read `pool.py` first. What it moves about is in `slots`, its `with` block in `lending`, how it
+connects in `opening`, what it says in `messages`, what it refuses in `arguments`; all pools of a
+process are in `registry`. The panel's experiment is in `live`, its picture in `svg`.
 """
 
 from .errors import PoolClosed, PoolDeadlock, PoolError, PoolTimeout, TooManyRequests

@@ -73,7 +73,7 @@ class Psycopg2Session:
         self.remember()
 
     def remember(self):
-        self._as_opened = STATUS_READY, *_settings(self.conn), []
+        self._as_opened = STATUS_READY, *_settings(self.conn), []  # no notifications
 
     def alive(self):
         # A healthy idle connection has nothing to say.
@@ -106,7 +106,7 @@ class Psycopg2Session:
         return True
 
     def clean(self, reset="rollback"):
-        in_order = (
+        in_order = (  # … as most are: then nothing is sent
             reset == "rollback"
             and self._status() == TRANSACTION_STATUS_IDLE
             and _looks(self.conn) == self._as_opened
@@ -130,7 +130,7 @@ class Psycopg2Session:
                 conn.rollback()
             if reset is not None and _looks(conn) != self._as_opened:
                 _, conn.isolation_level, conn.readonly, conn.deferrable, auto, _ = self._as_opened
-                conn.autocommit = auto  # after the others, which can't be set while it is on
+                conn.autocommit = auto
             conn.notifies.clear()
             return self._status() == TRANSACTION_STATUS_IDLE
         except Exception:  # also what a `reset` of the user's raises: the connection is not trusted
@@ -163,7 +163,7 @@ _looks = attrgetter("status", "isolation_level", "readonly", "deferrable", "auto
 
 def _watcher(conn):
     """Return a function that says at once whether the socket has something to read."""
-    if hasattr(select, "epoll"):  # Linux, and the cheapest: half the price of poll
+    if hasattr(select, "epoll"):  # Linux: half the price of poll, but a second file descriptor
         epoll = select.epoll()
         epoll.register(conn.fileno(), select.EPOLLIN)
         return partial(epoll.poll, 0, 1)

@@ -308,14 +308,14 @@ class ConnectionPool:
         if stale and (slot := self._take_idle(self._stale)):
             self._close(slot)
 
+    # -- opening and closing: see opening.py, too --------------------------------------------------
+
     def _new_slot(self, limit):
         # Under the lock. None: there are as many as that already.
         if not self.closed and len(self._slots) < limit:
             slot = Slot(next(self._numbers), self.max_lifetime)
             self._slots.add(slot)
             return slot
-
-    # -- closing ---------------------------------------------------------------------------------
 
     def _close(self, slot):
         """Close the connection of a slot that is pending, then free the slot."""
