@@ -271,7 +271,8 @@ class ConnectionPool:
             if self.on_event:
                 tell(self, "return", slot.number)
             slot.idle_since = monotonic()
-            self._settle(slot, usable=not close and slot.session.clean(self._reset))
+            usable = not close and slot.session.clean(self._reset)
+            self._settle(slot, usable)
         except BaseException:
             self._take_back(slot, client, usable=False)
             raise
