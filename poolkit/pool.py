@@ -11,10 +11,9 @@ that. Nothing slow happens while it is held: whatever talks to the server runs o
 """
 
 import sys
-import threading
 from collections import deque
 from itertools import count
-from threading import TIMEOUT_MAX, current_thread
+from threading import TIMEOUT_MAX, Condition, Lock, current_thread
 from time import monotonic
 from weakref import WeakSet
 
@@ -98,13 +97,13 @@ class ConnectionPool:
         self._start_empty()
 
     def _start_empty(self):
-        self._lock = threading.Lock()  # guards what follows
+        self._lock = Lock()  # guards what follows
         self._slots = set()  # all of them; what is neither idle nor in use is pending
         self._idle = []  # slots, the most recently used on the right
         self._in_use = {}  # id of a connection -> its slot
         self._waiting = deque()  # waiters, first come first served
         self._growing = False  # is a thread opening connections for those who wait?
-        self._gone = threading.Condition(self._lock)  # a slot was freed: wakes close()
+        self._gone = Condition(self._lock)  # a slot was freed: wakes close()
         self._connect_error = None  # why the last connect failed, until one succeeds
         self._known = WeakSet()  # every connection that this pool has opened
 
