@@ -59,7 +59,12 @@ class Psycopg2:
     def connect(self):
         """Open a connection: waits for the server, at most `connect_timeout` seconds for each of
         its addresses, and raises psycopg2.OperationalError if it does not come."""
-        return Psycopg2Session(psycopg2.connect(self.dsn, **self.kwargs))
+        conn = psycopg2.connect(self.dsn, **self.kwargs)
+        try:
+            return Psycopg2Session(conn)
+        except BaseException:  # there was no file descriptor left to watch it with
+            conn.close()
+            raise
 
 
 class Psycopg2Session:

@@ -217,8 +217,8 @@ class ConnectionPool:
     def _queue(self, waiter, timeout, dead):
         try:
             with self._lock:
-                if dead:
-                    del self._in_use[dead.key]
+                if dead and dead.client is waiter.client:  # else somebody returned it under us
+                    self._in_use.pop(dead.key, None)
                 if self.closed:
                     raise messages.closed(self)
                 if self._idle:  # somebody returned one since we looked
@@ -366,18 +366,16 @@ class ConnectionPool:
             while self._waiting:
                 self._waiting.popleft().bed.release()
         self._close_idle(lambda slot, now: True)
-        me = current_thread()  # whoever closes the pool cannot return its own while it waits here
         with self._lock:
-            self._gone.wait_for(
-                lambda: (
-                    not self._count().pending
-                    and all(slot.client[0] is me for slot in list(self._in_use.values()))
-                ),
-                timeout=min(deadline - monotonic(), TIMEOUT_MAX),
-            )
+            self._gone.wait_for(self._rest_is_mine, min(deadline - monotonic(), TIMEOUT_MAX))
             return holders(self._in_use.values())
 
     closeall = close  # psycopg2's name for it
+
+    def _rest_is_mine(self):
+        # Under the lock. Whoever closes the pool cannot return its own while it waits for that.
+        in_use = list(self._in_use.values())
+        return len(self._slots) == sum(slot.client[0] is current_thread() for slot in in_use)
 
     def __enter__(self):
         return self
