@@ -59,7 +59,8 @@ def driver(given, dsn, connect_kwargs, name):
     if misnamed := sorted({"minconn", "maxconn"} & set(connect_kwargs)):
         raise TypeError(f"{' and '.join(misnamed)}: here they are called min_size and max_size")
     if not isinstance(dsn, str):
-        raise TypeError(f"dsn must be a string, got {dsn!r}; sizes go by name: max_size=4")
+        kind = type(dsn).__name__  # and not its value, which may have a password in it
+        raise TypeError(f"dsn must be a string, got {kind}; sizes go by name: max_size=4")
     if given is None:
         from .drivers import Psycopg2
 

@@ -41,6 +41,11 @@ PATIENCE = {
 }
 
 
+_SYNTAX = (
+    "dsn is not an address that libpq understands; try: "
+    "'postgresql://user:password@host:5432/database', with %40 for an @ in the password and so on, "
+    "or 'host=… port=5432 dbname=… user=… password=…'"
+)
 _BEYOND_REPAIR = TRANSACTION_STATUS_ACTIVE, TRANSACTION_STATUS_UNKNOWN  # unknown: it is closed
 
 
@@ -52,7 +57,10 @@ class Psycopg2:
     """
 
     def __init__(self, dsn: str = "", **connect_kwargs):
-        given = parse_dsn(dsn)
+        try:
+            given = parse_dsn(dsn)
+        except psycopg2.ProgrammingError:  # it would show the password
+            raise psycopg2.ProgrammingError(_SYNTAX) from None
         self.dsn = dsn
         self.kwargs = {k: v for k, v in PATIENCE.items() if k not in given} | connect_kwargs
 
@@ -82,7 +90,7 @@ class Psycopg2Session:
 
     def alive(self):
         # A healthy idle connection has nothing to say.
-        return not (self._readable() or self.conn.closed) or self._has_news()
+        return not (self.conn.closed or self._readable()) or self._has_news()
 
     def _has_news(self):
         # What it has to say is a notification (LISTEN), or the server's farewell, or the end.
@@ -134,8 +142,10 @@ class Psycopg2Session:
                 reset(conn)
                 conn.rollback()
             if reset is not None and _looks(conn) != self._as_opened:
-                _, conn.isolation_level, conn.readonly, conn.deferrable, auto, _ = self._as_opened
-                conn.autocommit = auto
+                _, conn.isolation_level, conn.readonly, conn.deferrable, auto, factory, _ = (
+                    self._as_opened
+                )
+                conn.autocommit, conn.cursor_factory = auto, factory
             conn.notifies.clear()
             return self._status() == TRANSACTION_STATUS_IDLE
         except Exception:  # also what a `reset` of the user's raises: the connection is not trusted
@@ -162,8 +172,9 @@ class Psycopg2Session:
 
 
 # Kept by psycopg2 on this side of the wire: reading them costs no round trip.
-_settings = attrgetter("isolation_level", "readonly", "deferrable", "autocommit")
-_looks = attrgetter("status", "isolation_level", "readonly", "deferrable", "autocommit", "notifies")
+_NAMES = "isolation_level", "readonly", "deferrable", "autocommit", "cursor_factory"
+_settings = attrgetter(*_NAMES)
+_looks = attrgetter("status", *_NAMES, "notifies")
 
 
 def _watcher(conn):

@@ -6,7 +6,7 @@ A refusal says who, what, for how long, what the pool looked like, and what to t
 import warnings
 
 from .errors import PoolClosed, PoolDeadlock, PoolError, PoolTimeout, TooManyRequests
-from .slots import holders
+from .slots import list_holders
 from .where import where
 
 
@@ -64,7 +64,7 @@ def not_lent(pool, conn, known):
 
 
 def _looks(pool):
-    names = [str(holder) for holder in holders(pool._in_use.values())]
+    names = [str(holder) for holder in list_holders(pool._in_use.values())]
     if len(names) > 5:
         names[5:] = [f"{len(names) - 5} more"]
     held = "; held by: " + ", ".join(names) if names else ""

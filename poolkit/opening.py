@@ -10,13 +10,14 @@ from threading import Thread
 from time import sleep
 
 from .messages import tell
+from .slots import Slot
 
 
 def fill(pool):
     """Open connections, in the caller's thread, until there are `min_size`."""
     for _ in range(pool.min_size):
         with pool._lock:
-            slot = pool._new_slot(pool.min_size)
+            slot = _new_slot(pool, pool.min_size)
         if slot is None:
             return
         connect(pool, slot)
@@ -83,6 +84,14 @@ def _connect_while_wanted(pool, patient=True):
 
 def _next_wanted(pool):
     with pool._lock:
-        slot = pool._new_slot(pool.max_size) if pool._waiting else None
+        slot = _new_slot(pool, pool.max_size) if pool._waiting else None
         pool._growing = slot is not None
+        return slot
+
+
+def _new_slot(pool, limit):
+    # Under the lock. None: there are as many as that already.
+    if not pool.closed and len(pool._slots) < limit:
+        slot = Slot(next(pool._numbers), pool.max_lifetime)
+        pool._slots.add(slot)
         return slot

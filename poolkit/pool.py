@@ -7,7 +7,8 @@ A connection is always in exactly one place:
     pending    being opened, cleaned or closed: it holds a slot, but nobody can have it
 
 Clients that find nothing idle are **waiting**, first come first served. One lock guards all of
-that. Nothing slow happens while it is held: whatever talks to the server runs outside.
+that, but for one step: a return leaves *in use* without it. Nothing slow happens while it is held:
+whatever talks to the server runs outside.
 """
 
 import sys
@@ -22,7 +23,10 @@ from .arguments import seconds, sizes, whole
 from .lending import Lending
 from .messages import tell
 from .opening import fill, grow
-from .slots import Holder, PoolStats, Slot, Waiter, holders
+from .slots import Holder, PoolStats, Waiter, list_holders
+
+_names = count(1)
+_NO_KEYS = "; there are no keys here: getconn takes a timeout where psycopg2's takes a key"
 
 
 class ConnectionPool:
@@ -37,8 +41,9 @@ class ConnectionPool:
     max_idle            a connection idle for longer is closed while there are more than `min_size`
     check_idle          a connection idle for longer is asked whether it lives before it is lent
     reset               how a returned connection is cleaned: "rollback" ends its transaction and
-                        restores psycopg2's settings, "discard" ends everything the session had (a
-                        round trip), a function is called with it, None ends the transaction only
+                        restores psycopg2's settings (autocommit and the like), "discard" ends all
+                        that the session had (a round trip), a function is called with it, None
+                        ends the transaction only
     configure           a function, called with each new connection; its work is committed
     detect_deadlock     raise PoolDeadlock at once when nobody could ever return one
     on_event            called with (pool name, kind, number, where): see recorder.py
@@ -89,15 +94,8 @@ class ConnectionPool:
             raise
         registry.add(self)
 
-    def _start_again(self):
-        # In a forked child. What waited or grew here has stayed with the parent.
-        for slot in self._slots:
-            slot.client = None
-        self._inherited += self._slots
-        self._start_empty()
-
     def _start_empty(self):
-        self._lock = Lock()  # guards what follows
+        self._lock = Lock()  # guards what follows; only a return leaves _in_use without it
         self._slots = set()  # all of them; what is neither idle nor in use is pending
         self._idle = []  # slots, the most recently used on the right
         self._in_use = {}  # id of a connection -> its slot
@@ -106,6 +104,13 @@ class ConnectionPool:
         self._gone = Condition(self._lock)  # a slot was freed: wakes close()
         self._connect_error = None  # why the last connect failed, until one succeeds
         self._known = WeakSet()  # every connection that this pool has opened
+
+    def _start_again(self):
+        # In a forked child: the threads that waited or connected exist in the parent only.
+        for slot in self._slots:
+            slot.client = None
+        self._inherited += self._slots
+        self._start_empty()
 
     # -- what everybody uses ---------------------------------------------------------------------
 
@@ -148,7 +153,8 @@ class ConnectionPool:
     def holders(self, older_than: float = 0.0) -> list[Holder]:
         """List who has had a connection for more than `older_than` seconds, the longest first."""
         with self._lock:
-            return [one for one in holders(self._in_use.values()) if one.age >= older_than]
+            held = list_holders(self._in_use.values())
+        return [holder for holder in held if holder.age >= older_than]
 
     def __repr__(self):
         state = " closed," if self.closed else ""
@@ -158,24 +164,25 @@ class ConnectionPool:
 
     def _checkout(self, timeout, frame, in_with=False):
         timeout = self.timeout if timeout is None else seconds("timeout", timeout, _NO_KEYS)
-        client = current_thread(), frame.f_code, frame.f_lasti, in_with
+        client = current_thread(), frame.f_code, frame.f_lasti, in_with  # see slots.py
         now = monotonic()
         deadline = now + timeout
         slot = None
         try:
             with self._lock:
-                if self._idle:
-                    slot = self._idle[-1]
+                if self._idle and not self.closed:
+                    slot = self._idle[-1]  # not pop(): Ctrl-C would find it in neither place
                     self._lend(slot, client, now)
                     del self._idle[-1]
-            while slot is None or not self._usable(slot, deadline):
+            while True:  # with a condition, Python 3.13 would jump back outside of this `try`
+                if slot and self._usable(slot, deadline):
+                    break
                 slot = self._wait(client, timeout, deadline, dead=slot)
             if self.on_event:
                 tell(self, "checkout", slot.number, client)
             return slot
         except BaseException:  # Ctrl-C, too, must not cost the pool a slot
-            if slot is not None:
-                self._take_back(slot, client, usable=False)
+            self._take_back(slot, client, usable=False)
             raise
 
     def _usable(self, slot, deadline):
@@ -183,20 +190,20 @@ class ConnectionPool:
             return False
         if slot.since - slot.idle_since < self.check_idle:
             return True
-        # A dead line can take many seconds to say so. Ask no other one in overtime.
+        # A dead line can take many seconds to say so. In overtime none is asked, or lent unasked.
         return slot.since <= deadline and slot.session.ping()
 
     def _wait(self, client, timeout, deadline, dead):
-        """Queue up, and return the slot that is handed over: it is in use already.
+        """Stand in line, and return the slot that is handed over: it is in use already.
 
         `dead` is what this client got when it was its turn: a slot whose connection died, or grew
         old, while nobody used it. So it is its turn still.
         """
-        waiter, told = Waiter(client), False
+        waiter, queued = Waiter(client), False
         try:
-            self._queue(waiter, timeout, dead)
+            self._join(waiter, timeout, dead)
             if waiter.slot is None:
-                told = True
+                queued = True
                 tell(self, "waiting", None, client)
                 grow(self)
                 waiter.sleep(deadline - monotonic())
@@ -209,12 +216,12 @@ class ConnectionPool:
         except BaseException:
             with self._lock:
                 self._leave(waiter)
-            if waiter.slot is not None:
-                self._take_back(waiter.slot, client, usable=True)
-            tell(self, "timeout" if told else "refused", None, client)
+            self._take_back(waiter.slot, client, usable=True)
+            tell(self, "timeout" if queued else "refused", None, client)
             raise
 
-    def _queue(self, waiter, timeout, dead):
+    def _join(self, waiter, timeout, dead):
+        """Get a slot at once, or a place in the line, or a refusal."""
         try:
             with self._lock:
                 if dead and dead.client is waiter.client:  # else somebody returned it under us
@@ -227,15 +234,14 @@ class ConnectionPool:
                     del self._idle[-1]
                 elif not timeout:
                     raise messages.too_late(self, timeout)
-                elif self.max_waiting and len(self._waiting) >= self.max_waiting:
+                elif self.max_waiting and len(self._waiting) >= self.max_waiting and not dead:
                     raise messages.too_many(self)
                 else:
                     (self._waiting.appendleft if dead else self._waiting.append)(waiter)
                     if self._hopeless():
                         raise messages.deadlock(self)
         finally:
-            if dead:
-                self._take_back(dead, waiter.client, usable=False)  # makes room for the first
+            self._take_back(dead, waiter.client, usable=False)  # makes room for the first
 
     def _leave(self, waiter):
         # Under the lock.
@@ -245,7 +251,7 @@ class ConnectionPool:
     def _hopeless(self):
         # Under the lock. Only what is held in a `with` block counts: a thread that is inside one
         # and waits cannot come to its end. A bare getconn may be returned by anybody.
-        clients = [slot.client for slot in list(self._in_use.values())]
+        clients = [slot.client for slot in list(self._in_use.values())]  # returns go on
         if not self._detect_deadlock or len(clients) < self.max_size:
             return False
         asleep = {waiter.client[0] for waiter in self._waiting}
@@ -262,10 +268,11 @@ class ConnectionPool:
         try:
             if slot.client is not client:
                 raise KeyError
-            # One step, so it needs no lock: of two threads that return it, one finds it gone.
+            # No lock, since this is one step: of two threads that return it, one finds it gone.
             del self._in_use[slot.key]
         except KeyError:
             raise self._not_lent(slot.conn) from None
+        slot.client = client = (*client,)  # a new token: the checkout is over, the slot still ours
         try:
             if self.on_event:
                 tell(self, "return", slot.number)
@@ -278,7 +285,7 @@ class ConnectionPool:
 
     def _take_back(self, slot, client, usable):
         """Undo a checkout that came to nothing, or complete a return that was interrupted."""
-        if slot.client is client:  # else it is done already
+        if slot and slot.client is client:  # else it is done already
             self._in_use.pop(slot.key, None)
             self._settle(slot, usable)
 
@@ -286,10 +293,10 @@ class ConnectionPool:
         """End a slot's time as pending: hand it to the first who waits, or keep it idle, or close
         it if the pool does not want it any more."""
         with self._lock:
-            idle, now = self._idle, slot.idle_since
+            idle, came_back = self._idle, slot.idle_since
             wanted = (
                 usable
-                and now < slot.expires
+                and came_back < slot.expires
                 and len(self._slots) <= self.max_size  # unless it was resized
                 and not self.closed
             )
@@ -302,20 +309,13 @@ class ConnectionPool:
             elif wanted:
                 slot.client = None
                 idle.append(slot)
-            stale = idle and self._stale(idle[0], now)
+            stale = idle and self._stale(idle[0], came_back)
         if not wanted:
             self._close(slot)
-        if stale and (slot := self._take_idle(self._stale)):
-            self._close(slot)
+        if stale:
+            self._examine(self._stale)
 
     # -- opening and closing: see opening.py, too --------------------------------------------------
-
-    def _new_slot(self, limit):
-        # Under the lock. None: there are as many as that already.
-        if not self.closed and len(self._slots) < limit:
-            slot = Slot(next(self._numbers), self.max_lifetime)
-            self._slots.add(slot)
-            return slot
 
     def _close(self, slot):
         """Close the connection of a slot that is pending, then free the slot."""
@@ -336,17 +336,26 @@ class ConnectionPool:
 
     def _close_idle(self, unwanted):
         """Close every idle slot that is unwanted(slot, now)."""
-        while slot := self._take_idle(unwanted):
-            self._close(slot)
+        while self._examine(unwanted):
+            pass
 
-    def _take_idle(self, wanted):
-        """Make the lowest of the stack that is wanted(slot, now) pending. None: there is none."""
-        with self._lock:
-            now = monotonic()
-            for slot in self._idle:
-                if wanted(slot, now):
+    def _examine(self, chosen, healthy=lambda slot: False):
+        """Take the lowest of the stack that is chosen(slot, now), and close it unless it is
+        healthy(slot). Return it; None: there is none."""
+        slot, token = None, object()
+        try:
+            with self._lock:
+                now = monotonic()
+                slot = next((slot for slot in self._idle if chosen(slot, now)), None)
+                if slot:
+                    slot.client = token
                     self._idle.remove(slot)
-                    return slot
+            if slot:
+                self._settle(slot, healthy(slot))
+            return slot
+        except BaseException:
+            self._take_back(slot, token, usable=False)
+            raise
 
     def _stale(self, slot, now):
         # Under the lock.
@@ -363,12 +372,13 @@ class ConnectionPool:
         deadline = monotonic() + seconds("timeout", timeout)
         with self._lock:
             self.closed = True
-            while self._waiting:
-                self._waiting.popleft().bed.release()
+            for waiter in self._waiting:
+                waiter.bed.release()
+            self._waiting.clear()
         self._close_idle(lambda slot, now: True)
         with self._lock:
             self._gone.wait_for(self._rest_is_mine, min(deadline - monotonic(), TIMEOUT_MAX))
-            return holders(self._in_use.values())
+            return list_holders(self._in_use.values())
 
     closeall = close  # psycopg2's name for it
 
@@ -401,7 +411,7 @@ class ConnectionPool:
         """Replace every connection: close what is idle now, and what is in use on its return."""
         with self._lock:
             for slot in self._slots:
-                slot.expires = slot.idle_since  # its time is over
+                slot.expires = slot.idle_since  # whenever it comes back, its time is over
         self._close_idle(lambda slot, now: now >= slot.expires)
         fill(self)
 
@@ -409,26 +419,21 @@ class ConnectionPool:
         """Ask the server about each idle connection, close what is dead, expired or has been idle
         for too long, and open connections up to `min_size` again."""
         for slot in list(self._idle):
-            if not self._take_idle(lambda one, now, this=slot: one is this):
-                continue
-            usable = False
-            try:
-                usable = slot.session.alive() and slot.session.ping()
-            finally:
-                self._settle(slot, usable)
+            self._examine(
+                lambda one, now, this=slot: one is this,
+                healthy=lambda slot: slot.session.alive() and slot.session.ping(),
+            )
         self._close_idle(self._stale)
         fill(self)
 
     # -- words -----------------------------------------------------------------------------------
 
     def _count(self):
+        # Under the lock.
         in_use, idle = len(self._in_use), len(self._idle)
         pending = len(self._slots) - in_use - idle
         return PoolStats(self.max_size, in_use, idle, pending, len(self._waiting))
 
     def _not_lent(self, conn):
-        return messages.not_lent(self, conn, known=conn in self._known)
-
-
-_names = count(1)
-_NO_KEYS = "; there are no keys here: getconn takes a timeout where psycopg2's takes a key"
+        known = any(conn is one for one in self._known)
+        return messages.not_lent(self, conn, known)

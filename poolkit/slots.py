@@ -55,12 +55,12 @@ class Slot:
         "expires",  # these three: seconds, on the clock of time.monotonic()
         "idle_since",  # when it came back, or was opened
         "since",  # when it was lent
-        "client",  # to whom; None once it is idle again, or gone
+        "client",  # to whom, or who has it in hand since; None: it is idle, or new, or gone
     )
 
     def __init__(self, number, max_lifetime):
         self.number = number
-        self.session = self.conn = self.client = None
+        self.session = self.conn = self.key = self.client = None
         self.idle_since = monotonic()
         # Connections that were opened together must not all expire in the same moment.
         self.expires = self.idle_since + max_lifetime * uniform(0.95, 1.0)
@@ -70,7 +70,7 @@ class Slot:
         self.idle_since = monotonic()
 
 
-def holders(slots) -> list[Holder]:
+def list_holders(slots) -> list[Holder]:
     """List who has the connections in these slots, the longest first."""
     now = monotonic()
     held = [(slot.since, slot.client, slot.conn) for slot in list(slots)]

@@ -12,7 +12,7 @@ from time import monotonic
 from . import arguments, messages
 from .lending import Lending
 from .messages import tell
-from .slots import Holder, PoolStats, Slot, holders
+from .slots import Holder, PoolStats, Slot, list_holders
 
 
 class Unpooled:
@@ -52,7 +52,7 @@ class Unpooled:
 
     def holders(self, older_than: float = 0.0) -> list[Holder]:
         """List who has had a connection for more than `older_than` seconds, the longest first."""
-        held = holders(self._in_use.values())
+        held = list_holders(self._in_use.values())
         return [holder for holder in held if holder.age >= older_than]
 
     def close(self, timeout: float = 0.0) -> list[Holder]:
