@@ -3,10 +3,10 @@
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: help setup lab test fast bench lint lock clean
+.PHONY: help setup lab test fast bench chaos lint lock clean
 
 help:
 	@$(PYTHON) -m classroom.setup --help
 
-setup lab test fast bench lint lock clean:
+setup lab test fast bench chaos lint lock clean:
 	@$(PYTHON) -m classroom.setup $@ $(ARGS)

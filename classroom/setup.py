@@ -4,6 +4,7 @@
     lab     set up, then open JupyterLab on the first notebook
     test    set up, then run every test         fast   only those that need no server
     bench   set up, then measure poolkit beside other pools
+    chaos   set up, then misuse a pool for a minute, and hurt its server
     lint    set up, then check code and notebooks
     lock    set up, then write requirements.txt again from pyproject.toml
     clean   remove what the commands above can make again
@@ -97,6 +98,10 @@ def bench(options):
     start([PYTHON, "-m", "bench", *options.rest])
 
 
+def chaos(options):
+    start([PYTHON, "-m", "tests.chaos", *options.rest])
+
+
 def lint(options):
     ruff = os.path.join(BIN, "ruff" + EXE)
     codes = [
@@ -162,6 +167,8 @@ def arguments():
         verbs.add_parser(name, help=text, add_help=False)
     text = "set up, then measure poolkit beside other pools: --quick, --write"
     verbs.add_parser("bench", help=text, add_help=False)
+    text = "set up, then misuse a pool and hurt its server for a minute, or for: SECONDS --seed N"
+    verbs.add_parser("chaos", help=text, add_help=False)
     verbs.add_parser("lint", help="set up, then check code and notebooks")
     one = verbs.add_parser("lock", help="set up, then write requirements.txt again")
     one.add_argument("--upgrade", action="store_true", help="take the newest versions")
@@ -172,7 +179,7 @@ def arguments():
 def parse(argv):
     parser = arguments()
     options, options.rest = parser.parse_known_args(argv)
-    if options.rest and options.verb not in ("test", "fast", "bench"):
+    if options.rest and options.verb not in ("test", "fast", "bench", "chaos"):
         parser.error("unrecognized arguments: " + " ".join(options.rest))
     return options
 
@@ -202,7 +209,15 @@ def main(argv=None):
     return 1
 
 
-VERBS = {"lab": lab, "test": test, "fast": fast, "bench": bench, "lint": lint, "lock": lock}
+VERBS = {
+    "lab": lab,
+    "test": test,
+    "fast": fast,
+    "bench": bench,
+    "chaos": chaos,
+    "lint": lint,
+    "lock": lock,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

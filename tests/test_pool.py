@@ -2,19 +2,24 @@
 
 import gc
 import inspect
+import os
 import pickle
 import re
+import select
 import signal
 import sys
 import threading
+import traceback
+import warnings
 import weakref
 from contextlib import contextmanager
+from time import monotonic
 
 import pytest
-from fake import Client, Clock, FakeDriver, until
+from fake import Client, Clock, FakeDriver, FakeSession, until
+from psycopg2.extensions import parse_dsn
 
 import poolkit.opening
-import poolkit.registry
 from poolkit import (
     ConnectionPool,
     PoolClosed,
@@ -26,6 +31,7 @@ from poolkit import (
     checkouts,
     waits,
 )
+from poolkit.drivers import Psycopg2
 from poolkit.registry import live_pools
 
 
@@ -78,9 +84,74 @@ def interrupted(when):
     client.result()
 
 
+@contextmanager
+def undisturbed():
+    """A block in which no other thread gets a turn, unless this one waits for something."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(60)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+
+
+class LockWithADelay:
+    """A pool's lock. The first time that it is taken when `when()` is true, `act()` comes first."""
+
+    def __init__(self, lock, when, act):
+        self._lock, self._when, self._act = lock, when, act
+
+    def __enter__(self):
+        if self._act is not None and self._when():
+            act, self._act = self._act, None
+            act()
+        self._lock.acquire()
+
+    def __exit__(self, *exc_info):
+        self._lock.release()
+
+    def __getattr__(self, name):
+        return getattr(self._lock, name)
+
+
+def before_the_lock(pool, when, act):
+    pool._lock = LockWithADelay(pool._lock, when, act)
+
+
+def forked(task):
+    """Do `task()` in a forked child: says "went well", or what it raised, or that it hangs."""
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # from Python 3.12 on: that there are other threads
+        pid = os.fork()
+    if not pid:
+        said = "nothing"
+        try:
+            task()
+            said = "went well"
+        except BaseException:
+            said = traceback.format_exc()
+        finally:
+            os.write(writing, said.encode()[-4000:])
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        if not select.select([told], [], [], 5.0)[0]:
+            os.kill(pid, signal.SIGKILL)
+        said = told.read() or "it hangs"
+    os.waitpid(pid, 0)
+    return said
+
+
+needs_fork = pytest.mark.skipif(
+    not hasattr(os, "fork"), reason="nothing forks on Windows; try: the same on Linux"
+)
+
+
 # -- opening ------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise(1)
 def test_the_constructor_opens_min_size_connections(fake):
     pool = fake.pool(min_size=2, max_size=4)
     assert repr(pool) == "<ConnectionPool 'test': 0 of 4 in use, 2 idle, 0 pending, 0 waiting>"
@@ -88,6 +159,7 @@ def test_the_constructor_opens_min_size_connections(fake):
     assert fake.count("connect") == 2
 
 
+@pytest.mark.promise(1)
 def test_the_constructor_raises_what_the_driver_raises_and_closes_what_it_opened(fake):
     connect = fake.connect
 
@@ -102,6 +174,7 @@ def test_the_constructor_raises_what_the_driver_raises_and_closes_what_it_opened
     assert len(fake.connections) == 2 and fake.open == []
 
 
+@pytest.mark.promise(1, 8)
 def test_ctrl_c_in_the_constructor_closes_what_it_opened(fake):
     fake.fail("remember", KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
@@ -109,11 +182,13 @@ def test_ctrl_c_in_the_constructor_closes_what_it_opened(fake):
     assert len(fake.connections) == 1 and fake.open == []
 
 
+@pytest.mark.promise(2)
 def test_without_a_max_size_a_pool_stays_as_small_as_it_began(fake):
     assert fake.pool(min_size=3).max_size == 3
     assert fake.pool(min_size=0).max_size == 1
 
 
+@pytest.mark.promise(2)
 @pytest.mark.parametrize(
     ("arguments", "error", "says"),
     [
@@ -142,7 +217,7 @@ def test_without_a_max_size_a_pool_stays_as_small_as_it_began(fake):
         ({"configure": "SET"}, TypeError, "configure must be a function, got 'SET'"),
         ({"on_event": []}, TypeError, r"on_event must be a function, got \[\]"),
         ({"minconn": 1, "maxconn": 2}, TypeError, "maxconn and minconn: here they are called"),
-        ({"dsn": 4}, TypeError, "dsn must be a string, got 4; sizes go by name: max_size=4"),
+        ({"dsn": 4}, TypeError, "dsn must be a string, .*; sizes go by name: max_size=4"),
         ({"dsn": "host=here"}, TypeError, "give either a driver, or a dsn"),
         ({"port": 5432}, TypeError, "give either a driver, or a dsn"),
     ],
@@ -153,6 +228,7 @@ def test_bad_arguments_are_refused_by_name_and_value(fake, arguments, error, say
     assert fake.calls == []
 
 
+@pytest.mark.promise(2)
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
@@ -193,6 +269,21 @@ def test_every_error_can_be_pickled(fake):
     assert isinstance(again, TimeoutError)
 
 
+@pytest.mark.promise(22)
+def test_what_is_not_said_about_patience_is_said_by_the_driver():
+    driver = Psycopg2("host=here connect_timeout=3", keepalives_idle=99)
+    told = parse_dsn(driver.dsn) | driver.kwargs
+    assert told == {
+        "host": "here",
+        "connect_timeout": "3",
+        "keepalives_idle": 99,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 10_000,
+    }
+    assert Psycopg2().kwargs["connect_timeout"] == 10
+
+
 # -- lending ------------------------------------------------------------------------------------
 
 
@@ -204,6 +295,7 @@ def test_its_really_a_pool(fake):
     assert fake.count("connect") == 1
 
 
+@pytest.mark.promise(4)
 def test_idle_connections_are_a_stack(fake):
     pool = fake.pool(min_size=3)
     a, b, c = take(pool, 3)
@@ -212,6 +304,7 @@ def test_idle_connections_are_a_stack(fake):
     assert take(pool, 3) == [a, c, b]
 
 
+@pytest.mark.promise(9)
 def test_a_healthy_connection_is_lent_and_returned_without_a_round_trip(fake):
     pool = fake.pool(min_size=1)
     fake.calls.clear()
@@ -219,6 +312,7 @@ def test_a_healthy_connection_is_lent_and_returned_without_a_round_trip(fake):
     assert fake.calls == [("alive", 1), ("clean", 1)]
 
 
+@pytest.mark.promise(5)
 def test_waiting_is_first_come_first_served(fake):
     pool = fake.pool(max_size=1)
     conn = pool.getconn()
@@ -239,6 +333,22 @@ def test_waiting_is_first_come_first_served(fake):
     assert served == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.promise(5)
+def test_whoever_returns_and_asks_again_goes_to_the_end_of_the_line(fake):
+    pool, served = fake.pool(max_size=1), []
+
+    def client(i):
+        for _ in range(5):
+            with pool.connection():
+                served.append(i)
+                until(lambda: pool.stats().waiting == min(3, 20 - len(served)))
+
+    for each in [Client(client, i) for i in range(4)]:
+        each.result()
+    assert served == served[:4] * 5 and set(served) == {0, 1, 2, 3}
+
+
+@pytest.mark.promise(5)
 def test_a_returned_connection_goes_straight_to_the_first_in_line(fake):
     pool = fake.pool(min_size=1)
     conn = pool.getconn()
@@ -251,20 +361,23 @@ def test_a_returned_connection_goes_straight_to_the_first_in_line(fake):
     assert client.result() is conn
 
 
-def test_a_connection_that_is_handed_over_says_at_once_who_has_it(fake, monkeypatch):
-    pool = fake.pool(max_size=1)
-    seen = []
+@pytest.mark.promise(16)
+def test_a_connection_that_is_handed_over_says_at_once_who_has_it(fake):
+    pool = fake.pool(min_size=1)
+    conn = pool.getconn()
 
-    def sleep(waiter, seconds):
-        until(lambda: pool.stats().in_use)
-        seen.extend(pool.holders())  # handed over, and its client has not woken up yet
+    def task():
+        return pool.getconn()
 
-    monkeypatch.setattr("poolkit.slots.Waiter.sleep", sleep)
-    pool.getconn()
-    (holder,) = seen
-    assert holder.thread == "MainThread" and "test_pool.py" in holder.where
+    client = Client(task)
+    until(lambda: pool.stats().waiting)
+    with undisturbed():  # so that the client has not woken up yet
+        pool.putconn(conn)
+        (holder,) = pool.holders()
+    assert holder.thread == client.name and holder.where.endswith(" in task")
 
 
+@pytest.mark.promise(3, 5)
 def test_idle_and_waiting_never_meet(fake):
     pool = fake.pool(max_size=2)
     bad = []
@@ -287,6 +400,7 @@ def test_idle_and_waiting_never_meet(fake):
     assert looks(pool, f"0 of 2 in use, {len(fake.open)} idle, 0 pending, 0 waiting")
 
 
+@pytest.mark.promise(6)
 def test_timeout_zero_takes_what_is_there_and_waits_for_nothing(fake):
     pool = fake.pool(min_size=1, max_size=2)
     conn = pool.getconn(timeout=0)
@@ -299,6 +413,7 @@ def test_timeout_zero_takes_what_is_there_and_waits_for_nothing(fake):
     assert looks(pool, "0 of 2 in use, 0 idle, 0 pending, 0 waiting")
 
 
+@pytest.mark.promise(6)
 def test_the_timeout_of_a_call_overrides_the_pools(fake):
     pool = fake.pool(min_size=1, timeout=0.02)
     pool.getconn()
@@ -309,18 +424,18 @@ def test_the_timeout_of_a_call_overrides_the_pools(fake):
             pass
 
 
-def test_a_client_sleeps_no_longer_than_its_timeout(fake, monkeypatch):
-    Clock(monkeypatch)
-    naps = []
-    monkeypatch.setattr("poolkit.slots.Waiter.sleep", lambda waiter, seconds: naps.append(seconds))
-    pool = fake.pool(min_size=1, timeout=7)
+@pytest.mark.promise(6)
+def test_a_client_that_waits_in_vain_waits_for_as_long_as_it_said_and_not_much_longer(fake):
+    pool = fake.pool(min_size=1, timeout=0.01)
     pool.getconn()
-    for timeout in (None, 2.5):
+    for timeout, seconds in [(None, 0.01), (0.03, 0.03)]:
+        began = monotonic()
         with pytest.raises(PoolTimeout):
             pool.getconn(timeout)
-    assert naps == [7, 2.5]
+        assert seconds <= monotonic() - began < seconds + 2
 
 
+@pytest.mark.promise(6)
 def test_the_longest_timeout_is_not_too_long(fake):
     pool = fake.pool(min_size=1)
     conn = pool.getconn()
@@ -333,6 +448,7 @@ def test_the_longest_timeout_is_not_too_long(fake):
     assert closing.result() == []
 
 
+@pytest.mark.promise(16)
 def test_a_timeout_says_what_the_pool_looked_like_and_who_holds_it(fake):
     pool = fake.pool(min_size=2)
 
@@ -353,6 +469,7 @@ def test_a_timeout_says_what_the_pool_looked_like_and_who_holds_it(fake):
     assert caught.value.__cause__ is None
 
 
+@pytest.mark.promise(16)
 def test_a_timeout_names_five_holders_and_counts_the_others(fake):
     pool = fake.pool(min_size=7)
     take(pool, 7)
@@ -361,6 +478,7 @@ def test_a_timeout_names_five_holders_and_counts_the_others(fake):
     assert str(caught.value).count("MainThread") == 5 and ", 2 more;" in str(caught.value)
 
 
+@pytest.mark.promise(16)
 def test_holders_are_listed_the_longest_first(fake, monkeypatch):
     clock = Clock(monkeypatch)
     pool = fake.pool(min_size=2)
@@ -373,6 +491,7 @@ def test_holders_are_listed_the_longest_first(fake, monkeypatch):
     assert str(pool.holders()[1]).startswith("MainThread for 5.0 s at test_pool.py:")
 
 
+@pytest.mark.promise(7)
 def test_a_client_that_times_out_leaves_the_line(fake):
     pool = fake.pool(min_size=1)
     conn = pool.getconn()
@@ -383,15 +502,46 @@ def test_a_client_that_times_out_leaves_the_line(fake):
     assert looks(pool, "0 of 1 in use, 1 idle, 0 pending, 0 waiting")
 
 
-def test_a_client_woken_as_it_times_out_still_takes_the_connection(fake, monkeypatch):
+@pytest.mark.promise(6)
+def test_a_client_woken_as_it_times_out_still_takes_the_connection(fake):
     pool = fake.pool(min_size=1)
     conn = pool.getconn()
+    deadline = monotonic() + 0.02
     # The time runs out; before the client has the lock, somebody returns a connection.
-    monkeypatch.setattr("poolkit.slots.Waiter.sleep", lambda waiter, seconds: pool.putconn(conn))
-    assert pool.getconn(0.001) is conn
+    before_the_lock(pool, lambda: monotonic() >= deadline, lambda: pool.putconn(conn))
+    assert pool.getconn(0.02) is conn
     assert looks(pool, "1 of 1 in use, 0 idle, 0 pending, 0 waiting")
 
 
+@pytest.mark.promise(7)
+def test_a_pool_that_was_full_for_long_is_whole_again_when_all_is_returned(fake):
+    pool = fake.pool(max_size=5)
+    held = take(pool, 5)
+    clients = [Client(pool.getconn, 0.001) for _ in range(20)]
+    for client in clients:
+        with pytest.raises(PoolTimeout):
+            client.result()
+    assert looks(pool, "5 of 5 in use, 0 idle, 0 pending, 0 waiting")
+    for conn in held:
+        pool.putconn(conn)
+    assert sorted(conn.number for conn in take(pool, 5)) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.promise(7)
+def test_who_had_its_turn_and_found_a_dead_connection_is_not_refused_now(fake):
+    pool = fake.pool(min_size=1, max_waiting=1)
+    conn = pool.getconn()
+    (first,) = wait_in_line(pool, 1)
+    conn.dead = True
+    with fake.block("alive") as gate:
+        pool.putconn(conn)
+        until(lambda: gate.waiting)
+        (second,) = wait_in_line(pool, 1)  # there is room in the line: the first has left it
+    pool.putconn(first.result())
+    assert second.result().number == 2
+
+
+@pytest.mark.promise(7)
 def test_max_waiting_counts_those_who_really_wait(fake):
     pool = fake.pool(min_size=1, max_waiting=2)
     conn = pool.getconn()
@@ -416,6 +566,7 @@ def test_max_waiting_counts_those_who_really_wait(fake):
 # -- growing ------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise(3, 15)
 def test_the_pool_grows_when_somebody_waits_and_no_further_than_max_size(fake):
     pool = fake.pool(max_size=3)
     take(pool, 3)
@@ -425,6 +576,7 @@ def test_the_pool_grows_when_somebody_waits_and_no_further_than_max_size(fake):
     assert len(fake.connections) == 3
 
 
+@pytest.mark.promise(15)
 def test_connects_are_made_one_at_a_time(fake):
     pool = fake.pool(max_size=4)
     with fake.block("connect") as gate:
@@ -439,6 +591,7 @@ def test_connects_are_made_one_at_a_time(fake):
     assert len(fake.connections) == 4
 
 
+@pytest.mark.promise(15)
 def test_a_connect_that_hangs_holds_nobody_up(fake):
     pool = fake.pool(min_size=1, max_size=2)
     conn = pool.getconn()
@@ -453,6 +606,23 @@ def test_a_connect_that_hangs_holds_nobody_up(fake):
     until(lambda: looks(pool, "1 of 2 in use, 1 idle, 0 pending, 0 waiting"))
 
 
+@pytest.mark.promise(15)
+def test_a_spike_is_served_by_what_is_returned_and_opens_one_connection_too_many_at_most(fake):
+    pool = fake.pool(min_size=5, max_size=35)
+
+    def client():
+        with pool.connection():
+            until(lambda: gate.waiting)
+
+    with fake.block("connect") as gate:
+        for each in [Client(client) for _ in range(35)]:
+            each.result()
+        assert looks(pool, "0 of 35 in use, 5 idle, 1 pending, 0 waiting")
+    until(lambda: not pool.stats().pending)
+    assert len(fake.connections) == 6
+
+
+@pytest.mark.promise(3, 15)
 def test_a_connect_that_failed_frees_its_place_and_is_tried_again(fake, pauses):
     pool = fake.pool(max_size=1)
     fake.fail("connect", OSError("refused"), times=8)
@@ -462,6 +632,7 @@ def test_a_connect_that_failed_frees_its_place_and_is_tried_again(fake, pauses):
     assert looks(pool, "1 of 1 in use, 0 idle, 0 pending, 0 waiting")
 
 
+@pytest.mark.promise(15)
 def test_failing_connects_never_run_side_by_side(fake, monkeypatch):
     pool = fake.pool(max_size=4)
     paused = threading.Semaphore(0)
@@ -478,6 +649,7 @@ def test_failing_connects_never_run_side_by_side(fake, monkeypatch):
     assert fake.together["connect"] == 1
 
 
+@pytest.mark.promise(16)
 def test_a_timeout_carries_the_error_of_the_last_connect(fake, pauses):
     pool = fake.pool(max_size=1)
     refused = OSError("connection refused")
@@ -493,6 +665,7 @@ def test_a_timeout_carries_the_error_of_the_last_connect(fake, pauses):
     assert caught.value.__cause__ is None  # the last connect was not that one: it succeeded
 
 
+@pytest.mark.promise(16)
 def test_a_connect_that_failed_is_not_blamed_for_a_pool_that_is_all_lent(fake, pauses):
     pool = fake.pool(min_size=1, max_size=2)
     pool.getconn()
@@ -506,12 +679,14 @@ def test_a_connect_that_failed_is_not_blamed_for_a_pool_that_is_all_lent(fake, p
     assert caught.value.__cause__ is None
 
 
+@pytest.mark.promise(15)
 def test_growth_survives_whatever_a_connect_raises(fake, pauses):
     pool = fake.pool(max_size=1)
     fake.fail("connect", SystemExit("configure gave up"), times=2)
     assert pool.getconn().number == 1
 
 
+@pytest.mark.promise(15)
 def test_without_threads_the_client_connects_by_itself(fake, monkeypatch):
     pool = fake.pool(max_size=2)
 
@@ -535,6 +710,7 @@ def test_without_threads_the_client_connects_by_itself(fake, monkeypatch):
     assert pool.getconn(0.01).number == 2
 
 
+@pytest.mark.promise(15)
 def test_nobody_left_in_line_ends_the_growth(fake, pauses):
     pool = fake.pool(max_size=5)
     with fake.block("connect") as gate:
@@ -559,6 +735,7 @@ def test_configure_is_called_once_with_each_new_connection_and_its_work_is_kept(
     ]
 
 
+@pytest.mark.promise(1, 15)
 def test_a_configure_that_raises_costs_no_slot(fake):
     def configure(conn):
         raise ValueError("no such setting")
@@ -576,6 +753,7 @@ def test_a_configure_that_raises_costs_no_slot(fake):
 # -- what is lent is alive ----------------------------------------------------------------------
 
 
+@pytest.mark.promise(9)
 def test_a_dead_idle_connection_is_never_lent(fake):
     pool = fake.pool(min_size=2)
     a, b = take(pool, 2)
@@ -589,6 +767,7 @@ def test_a_dead_idle_connection_is_never_lent(fake):
     assert looks(pool, "1 of 2 in use, 0 idle, 0 pending, 0 waiting")
 
 
+@pytest.mark.promise(5, 9)
 def test_who_finds_a_dead_connection_keeps_its_turn(fake):
     pool = fake.pool(min_size=1, max_size=1)
     conn = pool.getconn()
@@ -609,6 +788,7 @@ def test_who_finds_a_dead_connection_keeps_its_turn(fake):
     assert served == [0, 1, 2]
 
 
+@pytest.mark.promise(10)
 def test_long_idle_connections_are_asked_before_they_are_lent(fake, monkeypatch):
     clock = Clock(monkeypatch)
     pool = fake.pool(min_size=2, check_idle=30)
@@ -628,6 +808,7 @@ def test_long_idle_connections_are_asked_before_they_are_lent(fake, monkeypatch)
     assert pool.holders()[0].conn is a
 
 
+@pytest.mark.promise(6, 10)
 def test_a_call_whose_time_is_over_asks_no_second_connection(fake, monkeypatch):
     clock = Clock(monkeypatch)
     pool = fake.pool(min_size=3, max_size=3, check_idle=30)
@@ -647,6 +828,7 @@ def test_a_call_whose_time_is_over_asks_no_second_connection(fake, monkeypatch):
     assert fake.count("ping") == 1 and fake.open == []
 
 
+@pytest.mark.promise(9)
 def test_nothing_older_than_max_lifetime_is_lent(fake, monkeypatch):
     clock = Clock(monkeypatch)
     pool = fake.pool(min_size=1, max_lifetime=3600)
@@ -655,6 +837,7 @@ def test_nothing_older_than_max_lifetime_is_lent(fake, monkeypatch):
     assert fake.connections[0].closed
 
 
+@pytest.mark.promise(4)
 def test_what_grew_old_in_use_is_closed_on_return(fake, monkeypatch):
     clock = Clock(monkeypatch)
     pool = fake.pool(min_size=1, max_lifetime=3600)
@@ -664,6 +847,7 @@ def test_what_grew_old_in_use_is_closed_on_return(fake, monkeypatch):
     assert conn.closed and looks(pool, "0 of 1 in use, 0 idle, 0 pending, 0 waiting")
 
 
+@pytest.mark.promise(4)
 def test_what_grew_old_in_use_is_closed_also_above_a_young_one(fake, monkeypatch):
     clock = Clock(monkeypatch)
     pool = fake.pool(min_size=1, max_lifetime=3600, max_idle=10_000)
@@ -675,14 +859,19 @@ def test_what_grew_old_in_use_is_closed_also_above_a_young_one(fake, monkeypatch
     assert [conn.number for conn in fake.open] == [2]
 
 
+@pytest.mark.promise(9)
 def test_connections_opened_together_do_not_expire_together(fake, monkeypatch):
-    Clock(monkeypatch, now=0.0)
+    clock = Clock(monkeypatch, now=0.0)
     pool = fake.pool(min_size=20, max_lifetime=1000)
-    ends = [slot.expires for slot in pool._idle]
-    assert len(set(ends)) == 20
-    assert all(950 <= end <= 1000 for end in ends)
+    left = {}
+    for clock.now in range(949, 1001):
+        pool.check()
+        left[clock.now] = sum(not conn.closed for conn in fake.connections[:20])
+    assert left[949] == 20 and left[1000] == 0
+    assert len(set(left.values())) > 5  # they go little by little
 
 
+@pytest.mark.promise(4)
 def test_each_return_closes_one_expired_connection_from_the_bottom(fake, monkeypatch):
     clock = Clock(monkeypatch)
     pool = fake.pool(min_size=4, max_lifetime=1000, check_idle=10_000)
@@ -698,6 +887,7 @@ def test_each_return_closes_one_expired_connection_from_the_bottom(fake, monkeyp
     assert looks(pool, "0 of 4 in use, 1 idle, 0 pending, 0 waiting")
 
 
+@pytest.mark.promise(20)
 def test_surplus_that_was_idle_for_too_long_is_closed_one_at_each_return(fake, monkeypatch):
     clock = Clock(monkeypatch)
     pool = fake.pool(min_size=1, max_size=4, max_idle=600, check_idle=10_000)
@@ -716,6 +906,7 @@ def test_surplus_that_was_idle_for_too_long_is_closed_one_at_each_return(fake, m
 # -- returning ----------------------------------------------------------------------------------
 
 
+@pytest.mark.promise(11)
 def test_a_block_commits_and_returns(fake):
     pool = fake.pool(min_size=1)
     fake.calls.clear()
@@ -726,6 +917,7 @@ def test_a_block_commits_and_returns(fake):
     assert looks(pool, "0 of 1 in use, 1 idle, 0 pending, 0 waiting")
 
 
+@pytest.mark.promise(11)
 def test_an_exception_in_a_block_is_not_committed_and_costs_no_connection(fake):
     pool = fake.pool(min_size=1)
     with pytest.raises(ZeroDivisionError), pool.connection():
@@ -734,6 +926,7 @@ def test_an_exception_in_a_block_is_not_committed_and_costs_no_connection(fake):
     assert looks(pool, "0 of 1 in use, 1 idle, 0 pending, 0 waiting")
 
 
+@pytest.mark.promise(11)
 @pytest.mark.parametrize("error", [OSError("lost"), KeyboardInterrupt(), SystemExit()])
 def test_a_commit_that_fails_is_raised_and_costs_no_connection(fake, error):
     pool = fake.pool(min_size=1)
@@ -743,6 +936,7 @@ def test_a_commit_that_fails_is_raised_and_costs_no_connection(fake, error):
     assert looks(pool, "0 of 1 in use, 1 idle, 0 pending, 0 waiting")
 
 
+@pytest.mark.promise(11)
 def test_a_failing_return_never_replaces_the_bodys_error(fake):
     pool = fake.pool(min_size=1)
     fake.fail("close", OSError("broken pipe"))
@@ -752,6 +946,7 @@ def test_a_failing_return_never_replaces_the_bodys_error(fake):
     assert looks(pool, "0 of 1 in use, 0 idle, 0 pending, 0 waiting")
 
 
+@pytest.mark.promise(12)
 @pytest.mark.parametrize("wrong", ["hopeless", "closed"])
 def test_a_connection_that_cannot_be_cleaned_is_closed_and_putconn_does_not_raise(fake, wrong):
     pool = fake.pool(min_size=1)
@@ -762,6 +957,21 @@ def test_a_connection_that_cannot_be_cleaned_is_closed_and_putconn_does_not_rais
     assert pool.getconn().number == 2
 
 
+@pytest.mark.promise(13)
+@pytest.mark.parametrize("reset", ["rollback", "discard", None, print])
+def test_each_connection_is_cleaned_on_return_in_the_way_that_the_pool_was_told(
+    fake, monkeypatch, reset
+):
+    told = []
+    monkeypatch.setattr(FakeSession, "clean", lambda session, reset: told.append(reset) or True)
+    pool = fake.pool(min_size=1, reset=reset)
+    pool.putconn(pool.getconn())
+    with pool.connection():
+        pass
+    assert told == [reset, reset]
+
+
+@pytest.mark.promise(12)
 def test_close_true_closes_on_return(fake):
     pool = fake.pool(min_size=1)
     conn = pool.getconn()
@@ -770,6 +980,7 @@ def test_close_true_closes_on_return(fake):
     assert looks(pool, "0 of 1 in use, 0 idle, 0 pending, 0 waiting")
 
 
+@pytest.mark.promise(12)
 def test_a_bad_return_makes_room_for_those_who_wait(fake):
     pool = fake.pool(min_size=1)
     conn = pool.getconn()
@@ -779,6 +990,7 @@ def test_a_bad_return_makes_room_for_those_who_wait(fake):
     assert client.result().number == 2
 
 
+@pytest.mark.promise(3)
 def test_while_it_is_cleaned_a_connection_is_pending(fake):
     pool = fake.pool(min_size=1, max_size=1)
     conn = pool.getconn()
@@ -792,6 +1004,7 @@ def test_while_it_is_cleaned_a_connection_is_pending(fake):
     assert client.result() is conn
 
 
+@pytest.mark.promise(14)
 def test_a_second_return_and_a_foreign_one_are_told_apart(fake):
     pool, other = fake.pool(min_size=1), FakeDriver().pool(min_size=1)
     conn = pool.getconn()
@@ -807,6 +1020,7 @@ def test_a_second_return_and_a_foreign_one_are_told_apart(fake):
     assert looks(pool, "0 of 1 in use, 0 idle, 0 pending, 0 waiting")
 
 
+@pytest.mark.promise(14)
 def test_of_two_returns_that_race_exactly_one_wins(fake):
     pool = fake.pool(min_size=1)
     for _ in range(20):
@@ -825,6 +1039,7 @@ def test_of_two_returns_that_race_exactly_one_wins(fake):
         assert looks(pool, "0 of 1 in use, 1 idle, 0 pending, 0 waiting")
 
 
+@pytest.mark.promise(14)
 def test_a_block_returns_its_own_checkout_and_no_other(fake):
     pool = fake.pool(min_size=1)
     with pytest.raises(PoolError, match="returned already"), pool.connection() as conn:
@@ -840,6 +1055,7 @@ def test_a_block_returns_its_own_checkout_and_no_other(fake):
     assert looks(pool, "0 of 1 in use, 1 idle, 0 pending, 0 waiting")
 
 
+@pytest.mark.promise(14)
 def test_a_block_does_not_return_what_was_lent_again_while_it_committed(fake):
     pool = fake.pool(min_size=1)
 
@@ -857,6 +1073,7 @@ def test_a_block_does_not_return_what_was_lent_again_while_it_committed(fake):
     assert [holder.conn for holder in pool.holders()] == [conn]
 
 
+@pytest.mark.promise(11)
 def test_a_generator_that_is_given_up_returns_its_connection(fake):
     pool = fake.pool(min_size=1)
 
@@ -876,6 +1093,7 @@ def test_a_generator_that_is_given_up_returns_its_connection(fake):
 # -- Ctrl-C -------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise(8)
 def test_ctrl_c_while_waiting_leaves_the_line(fake):
     pool = fake.pool(min_size=1)
     conn = pool.getconn()
@@ -886,22 +1104,24 @@ def test_ctrl_c_while_waiting_leaves_the_line(fake):
     assert looks(pool, "0 of 1 in use, 1 idle, 0 pending, 0 waiting")
 
 
-def test_ctrl_c_as_a_connection_is_handed_over_passes_it_on(fake, monkeypatch):
+@pytest.mark.promise(8)
+def test_ctrl_c_as_a_connection_is_handed_over_passes_it_on(fake):
     pool = fake.pool(min_size=1)
     conn = pool.getconn()
+    deadline = monotonic() + 0.02
 
-    def sleep(waiter, seconds):
+    def hand_over_and_interrupt():
         pool.putconn(conn)
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr("poolkit.slots.Waiter.sleep", sleep)
-        with pytest.raises(KeyboardInterrupt):
-            pool.getconn()
+    before_the_lock(pool, lambda: monotonic() >= deadline, hand_over_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        pool.getconn(0.02)
     assert looks(pool, "0 of 1 in use, 1 idle, 0 pending, 0 waiting")
     assert pool.getconn(0) is conn
 
 
+@pytest.mark.promise(8)
 def test_ctrl_c_between_queueing_and_growing_does_not_end_growth(fake):
     pool = fake.pool(max_size=1)
 
@@ -917,6 +1137,7 @@ def test_ctrl_c_between_queueing_and_growing_does_not_end_growth(fake):
     assert pool.getconn().number == 1
 
 
+@pytest.mark.promise(8)
 def test_ctrl_c_as_the_growing_thread_starts_does_not_end_growth(fake, monkeypatch):
     pool = fake.pool(max_size=1)
 
@@ -931,6 +1152,7 @@ def test_ctrl_c_as_the_growing_thread_starts_does_not_end_growth(fake, monkeypat
     assert pool.getconn().number == 1
 
 
+@pytest.mark.promise(8)
 @pytest.mark.parametrize("what", ["alive", "ping"])
 def test_ctrl_c_while_polling_frees_the_slot(fake, what):
     pool = fake.pool(min_size=1, check_idle=0)
@@ -942,6 +1164,7 @@ def test_ctrl_c_while_polling_frees_the_slot(fake, what):
     assert pool.getconn().number == 2
 
 
+@pytest.mark.promise(8)
 def test_ctrl_c_while_discarding_a_dead_one_frees_the_slot(fake):
     pool = fake.pool(min_size=1)
     fake.connections[0].dead = True
@@ -954,6 +1177,7 @@ def test_ctrl_c_while_discarding_a_dead_one_frees_the_slot(fake):
     assert pool.getconn().number == 2
 
 
+@pytest.mark.promise(8)
 @pytest.mark.parametrize("how", ["putconn", "with"])
 def test_ctrl_c_while_cleaning_frees_the_slot(fake, how):
     pool = fake.pool(min_size=1)
@@ -967,6 +1191,7 @@ def test_ctrl_c_while_cleaning_frees_the_slot(fake, how):
     assert fake.open == [] and looks(pool, "0 of 1 in use, 0 idle, 0 pending, 0 waiting")
 
 
+@pytest.mark.promise(8)
 def test_ctrl_c_while_cleaning_makes_room_for_those_who_wait(fake):
     pool = fake.pool(min_size=1)
     conn = pool.getconn()
@@ -977,6 +1202,7 @@ def test_ctrl_c_while_cleaning_makes_room_for_those_who_wait(fake):
     assert client.result().number == 2
 
 
+@pytest.mark.promise(8)
 def test_ctrl_c_while_cleaning_does_not_spare_the_expired(fake, monkeypatch):
     clock = Clock(monkeypatch)
     pool = fake.pool(min_size=2, max_lifetime=100, check_idle=1000)
@@ -988,6 +1214,7 @@ def test_ctrl_c_while_cleaning_does_not_spare_the_expired(fake, monkeypatch):
     assert not pool.stats().pending and len(fake.open) == pool.stats().idle
 
 
+@pytest.mark.promise(8)
 @pytest.mark.parametrize("what", ["close", "drain", "resize", "check"])
 def test_ctrl_c_while_closing_loses_nothing(fake, what):
     pool = fake.pool(min_size=4)
@@ -1008,6 +1235,7 @@ def test_ctrl_c_while_closing_loses_nothing(fake, what):
     assert [conn.number for conn in fake.open] == [1]  # the very close that was interrupted
 
 
+@pytest.mark.promise(8)
 def test_ctrl_c_while_a_connect_of_check_runs_frees_the_slot(fake):
     pool = fake.pool(min_size=1)
     fake.connections[0].dead = True
@@ -1017,6 +1245,7 @@ def test_ctrl_c_while_a_connect_of_check_runs_frees_the_slot(fake):
     assert looks(pool, "0 of 1 in use, 0 idle, 0 pending, 0 waiting")
 
 
+@pytest.mark.promise(8)
 def test_ctrl_c_while_close_waits_leaves_a_closed_pool(fake):
     pool = fake.pool(min_size=1)
     client = Client(pool.getconn)
@@ -1031,6 +1260,7 @@ def test_ctrl_c_while_close_waits_leaves_a_closed_pool(fake):
 # -- deadlock -----------------------------------------------------------------------------------
 
 
+@pytest.mark.promise(17)
 def test_a_thread_that_waits_for_itself_is_told_at_once(fake):
     pool = fake.pool(max_size=2)
 
@@ -1051,6 +1281,7 @@ def test_a_thread_that_waits_for_itself_is_told_at_once(fake):
     assert looks(pool, "0 of 2 in use, 2 idle, 0 pending, 0 waiting")
 
 
+@pytest.mark.promise(17)
 def test_threads_that_wait_for_each_other_are_told_and_the_rest_goes_on(fake):
     pool = fake.pool(max_size=3)
     gate = threading.Barrier(3)
@@ -1069,6 +1300,7 @@ def test_threads_that_wait_for_each_other_are_told_and_the_rest_goes_on(fake):
     assert looks(pool, "0 of 3 in use, 3 idle, 0 pending, 0 waiting")
 
 
+@pytest.mark.promise(17)
 def test_a_bare_getconn_is_no_deadlock(fake):
     pool = fake.pool(max_size=2)
     conn = pool.getconn()
@@ -1080,6 +1312,7 @@ def test_a_bare_getconn_is_no_deadlock(fake):
         assert pool.getconn() is conn  # anybody may return it: here another thread did
 
 
+@pytest.mark.promise(17)
 def test_while_one_is_being_cleaned_there_is_no_deadlock(fake):
     pool = fake.pool(max_size=2)
     other = pool.getconn()
@@ -1091,6 +1324,7 @@ def test_while_one_is_being_cleaned_there_is_no_deadlock(fake):
         returning.result()
 
 
+@pytest.mark.promise(17)
 def test_where_there_is_room_there_is_no_deadlock(fake, pauses):
     pool = fake.pool(max_size=2)
     with pool.connection(), fake.block("connect"), pytest.raises(PoolTimeout) as caught:
@@ -1098,6 +1332,7 @@ def test_where_there_is_room_there_is_no_deadlock(fake, pauses):
     assert type(caught.value) is PoolTimeout
 
 
+@pytest.mark.promise(17)
 def test_a_holder_that_does_not_wait_is_no_deadlock(fake):
     pool = fake.pool(max_size=2)
     release = threading.Event()
@@ -1117,6 +1352,7 @@ def test_a_holder_that_does_not_wait_is_no_deadlock(fake):
         pool.putconn(pool.getconn())
 
 
+@pytest.mark.promise(17)
 def test_a_thread_with_a_dead_ones_ident_is_not_taken_for_it(fake):
     def enter(pool):
         lending = pool.connection()
@@ -1139,6 +1375,7 @@ def test_a_thread_with_a_dead_ones_ident_is_not_taken_for_it(fake):
     pytest.skip("no thread got the ident of one that had ended")
 
 
+@pytest.mark.promise(17)
 def test_detecting_deadlocks_can_be_switched_off(fake):
     pool = fake.pool(max_size=1, detect_deadlock=False)
     with pool.connection(), pytest.raises(PoolTimeout) as caught:
@@ -1149,7 +1386,8 @@ def test_detecting_deadlocks_can_be_switched_off(fake):
 # -- closing ------------------------------------------------------------------------------------
 
 
-def test_a_closed_pool_lends_nothing(fake, monkeypatch):
+@pytest.mark.promise(18)
+def test_a_closed_pool_lends_nothing_and_nobody_waits_for_it(fake):
     with fake.pool(min_size=2) as pool:
         assert pool in live_pools()
     assert pool.closed and fake.open == []
@@ -1157,9 +1395,8 @@ def test_a_closed_pool_lends_nothing(fake, monkeypatch):
         "<ConnectionPool 'test': closed, 0 of 2 in use, 0 idle, 0 pending, 0 waiting>"
     )
     assert pool not in live_pools()
-    monkeypatch.setattr("poolkit.slots.Waiter.sleep", lambda waiter, seconds: pytest.fail("waits"))
     with pytest.raises(PoolClosed, match="pool 'test' is closed"):
-        pool.getconn()
+        Client(pool.getconn, 60).result()
     with pytest.raises(PoolClosed), pool.connection():
         pass
     assert pool.close() == pool.closeall() == []
@@ -1167,6 +1404,18 @@ def test_a_closed_pool_lends_nothing(fake, monkeypatch):
     assert fake.open == []
 
 
+@pytest.mark.promise(18)
+def test_nothing_is_lent_from_the_moment_in_which_close_begins(fake):
+    pool = fake.pool(min_size=3)
+    with fake.block("close") as gate:
+        closing = Client(pool.close)
+        until(lambda: gate.waiting)  # at the first of three
+        with pytest.raises(PoolClosed):
+            pool.getconn(0)
+    assert closing.result() == [] and fake.open == []
+
+
+@pytest.mark.promise(18)
 def test_close_wakes_everybody_in_line(fake):
     pool = fake.pool(min_size=1)
     pool.getconn()
@@ -1178,6 +1427,7 @@ def test_close_wakes_everybody_in_line(fake):
     assert pool.stats().waiting == 0
 
 
+@pytest.mark.promise(18)
 def test_close_waits_for_what_others_have_checked_out(fake):
     pool = fake.pool(min_size=2)
     conn = Client(pool.getconn).result()
@@ -1188,6 +1438,7 @@ def test_close_waits_for_what_others_have_checked_out(fake):
     assert conn.closed and closing.result() == []
 
 
+@pytest.mark.promise(18)
 def test_two_who_close_at_once_both_come_back(fake):
     pool = fake.pool(min_size=1)
     conn = Client(pool.getconn).result()
@@ -1197,6 +1448,7 @@ def test_two_who_close_at_once_both_come_back(fake):
     assert [client.result() for client in closing] == [[], [], []]
 
 
+@pytest.mark.promise(18)
 def test_close_returns_who_still_holds_and_their_returns_are_closed(fake):
     pool = fake.pool(min_size=1)
     conn = Client(pool.getconn).result()
@@ -1207,6 +1459,7 @@ def test_close_returns_who_still_holds_and_their_returns_are_closed(fake):
     assert repr(pool).startswith("<ConnectionPool 'test': closed, 0 of 1 in use, 0 idle, 0 pending")
 
 
+@pytest.mark.promise(18)
 def test_close_never_waits_for_the_callers_own_checkouts(fake):
     pool = fake.pool(min_size=2)
     mine = pool.getconn()
@@ -1217,6 +1470,7 @@ def test_close_never_waits_for_the_callers_own_checkouts(fake):
     assert mine.closed
 
 
+@pytest.mark.promise(18)
 def test_close_while_connecting_waits_for_the_connect_and_closes_it(fake):
     pool = fake.pool(max_size=1)
     with fake.block("connect") as gate:
@@ -1230,6 +1484,7 @@ def test_close_while_connecting_waits_for_the_connect_and_closes_it(fake):
     assert closing.result() == [] and fake.open == []
 
 
+@pytest.mark.promise(18)
 def test_close_gives_up_on_a_connect_that_hangs(fake):
     pool = fake.pool(max_size=1)
     with fake.block("connect") as gate:
@@ -1241,8 +1496,9 @@ def test_close_gives_up_on_a_connect_that_hangs(fake):
     assert pool.stats().pending == 0
 
 
+@pytest.mark.promise(15, 18)
 def test_close_during_a_back_off_ends_growth(fake, monkeypatch):
-    pool = fake.pool(max_size=1)
+    pool, before = fake.pool(max_size=1), set(threading.enumerate())
     pause = threading.Event()
     monkeypatch.setattr(poolkit.opening, "sleep", lambda seconds: pause.wait(5))
     fake.fail("connect", OSError("refused"), times=1)
@@ -1252,10 +1508,11 @@ def test_close_during_a_back_off_ends_growth(fake, monkeypatch):
     with pytest.raises(PoolClosed):
         client.result()
     pause.set()
-    until(lambda: not pool._growing)
+    until(lambda: before >= set(threading.enumerate()))
     assert fake.count("connect") == 1
 
 
+@pytest.mark.promise(18)
 def test_close_survives_connections_that_cannot_be_closed(fake):
     pool = fake.pool(min_size=3)
     fake.fail("close", OSError("broken pipe"))
@@ -1263,19 +1520,38 @@ def test_close_survives_connections_that_cannot_be_closed(fake):
     assert fake.count("close") == 3
 
 
-def test_a_forked_child_forgets_the_parents_connections_and_closes_none(fake):
+@needs_fork
+@pytest.mark.promise(19)
+def test_a_forked_child_starts_empty_and_closes_nothing_of_its_parents(fake):
     pool = fake.pool(min_size=2)
     conn = pool.getconn()
+
+    def child():
+        assert looks(pool, "0 of 2 in use, 0 idle, 0 pending, 0 waiting")
+        with pytest.raises(PoolError, match="not one of this pool's"):
+            pool.putconn(conn)
+        with pool.connection() as mine:
+            assert mine.number == 3
+        assert [holder.conn for holder in pool.close()] == []
+        assert [call for call in fake.calls if call[0] == "close"] == [("close", 3)]
+
+    with pool._lock:  # as a thread that the child does not have may have it
+        assert forked(child) == "went well"
+    assert looks(pool, "1 of 2 in use, 1 idle, 0 pending, 0 waiting")
+
+
+@needs_fork
+@pytest.mark.promise(19)
+def test_in_a_forked_child_the_parents_connections_are_kept_and_never_finalized(fake):
+    fake.pool(min_size=2)
     kept = weakref.WeakSet(fake.connections)
     fake.connections.clear()
-    with pool._lock:  # as a thread that the child does not have may have it
-        poolkit.registry._forget_parents_connections()
-    assert looks(pool, "0 of 2 in use, 0 idle, 0 pending, 0 waiting")
-    with pytest.raises(PoolError, match="not one of this pool's"):
-        pool.putconn(conn)
-    del conn
-    gc.collect()
-    assert fake.count("close") == 0 and len(kept) == 2
+
+    def child():
+        gc.collect()
+        assert len(kept) == 2  # else what a driver does at an object's end would reach the server
+
+    assert forked(child) == "went well"
 
 
 def test_a_pool_that_is_dropped_is_forgotten(fake):
@@ -1290,6 +1566,7 @@ def test_a_pool_that_is_dropped_is_forgotten(fake):
 # -- running it ---------------------------------------------------------------------------------
 
 
+@pytest.mark.promise(20)
 def test_resize_up_opens_what_min_size_asks_for(fake):
     pool = fake.pool(max_size=1)
     pool.resize(2, 4)
@@ -1297,6 +1574,7 @@ def test_resize_up_opens_what_min_size_asks_for(fake):
     assert looks(pool, "0 of 4 in use, 2 idle, 0 pending, 0 waiting")
 
 
+@pytest.mark.promise(20)
 def test_resize_up_serves_those_who_wait(fake):
     pool = fake.pool(max_size=1)
     pool.getconn()
@@ -1305,6 +1583,7 @@ def test_resize_up_serves_those_who_wait(fake):
     assert {client.result().number for client in clients} == {2, 3}
 
 
+@pytest.mark.promise(20)
 def test_resize_down_closes_the_surplus_now_or_on_return(fake):
     pool = fake.pool(min_size=5)
     held = take(pool, 3)
@@ -1318,6 +1597,7 @@ def test_resize_down_closes_the_surplus_now_or_on_return(fake):
     assert looks(pool, "0 of 2 in use, 2 idle, 0 pending, 0 waiting")
 
 
+@pytest.mark.promise(20)
 def test_resize_down_below_what_is_lent_does_not_serve_those_who_wait(fake):
     pool = fake.pool(min_size=3)
     held = take(pool, 3)
@@ -1330,6 +1610,7 @@ def test_resize_down_below_what_is_lent_does_not_serve_those_who_wait(fake):
     assert client.result() is held[2]
 
 
+@pytest.mark.promise(3, 20)
 def test_resize_while_connecting_never_exceeds_the_new_limit(fake):
     pool = fake.pool(max_size=2)
     conn = pool.getconn()
@@ -1363,6 +1644,7 @@ def test_drain_replaces_what_was_being_opened(fake):
     assert fake.connections[0].closed
 
 
+@pytest.mark.promise(20)
 def test_check_closes_the_dead_and_fills_up(fake):
     pool = fake.pool(min_size=3)
     fake.connections[0].dead = True
@@ -1372,6 +1654,7 @@ def test_check_closes_the_dead_and_fills_up(fake):
     assert looks(pool, "0 of 3 in use, 3 idle, 0 pending, 0 waiting")
 
 
+@pytest.mark.promise(20)
 def test_check_closes_surplus_however_often_it_is_called(fake, monkeypatch):
     clock = Clock(monkeypatch)
     pool = fake.pool(min_size=1, max_size=3, max_idle=600)
@@ -1477,6 +1760,7 @@ def test_an_on_event_that_raises_is_called_no_more_and_costs_nothing(fake, kind)
     assert looks(pool, "0 of 1 in use, 1 idle, 0 pending, 0 waiting")
 
 
+@pytest.mark.promise(8)
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeWarning])
 @pytest.mark.parametrize("kind", [*KINDS, "timeout", "refused", "failed"])
 @pytest.mark.filterwarnings("error")
@@ -1529,8 +1813,23 @@ def test_on_event_may_be_taken_away_at_any_time(fake):
 # -- all at once --------------------------------------------------------------------------------
 
 
+@pytest.mark.promise(21)
+def test_nothing_is_asked_of_a_database_under_the_lock(fake, monkeypatch):
+    clock = Clock(monkeypatch)
+    with fake.pool(min_size=2, max_size=3, max_idle=60, configure=lambda conn: None) as pool:
+        with pool.connection(), pool.connection(), pool.connection() as last:
+            last.hopeless = True
+        clock.now += 90
+        pool.putconn(pool.getconn())
+        pool.check(), pool.resize(1, 1), pool.drain()
+    kinds = {what for what, _ in fake.calls}
+    assert kinds == {"connect", "remember", "alive", "ping", "commit", "clean", "close"}
+    assert fake.under_lock == []  # each of them had looked whether it can have the lock
+
+
+@pytest.mark.promise(3)
 def test_under_chaos_the_limit_holds_and_nothing_is_lost(fake, pauses):
-    pool = fake.pool(max_size=4, check_idle=0, max_waiting=9)
+    pool, before = fake.pool(max_size=4, check_idle=0, max_waiting=9), set(threading.enumerate())
     wrong = []
 
     def look(*event):
@@ -1559,7 +1858,7 @@ def test_under_chaos_the_limit_holds_and_nothing_is_lost(fake, pauses):
 
     for each in [Client(client, i) for i in range(12)]:
         each.result(20)
-    until(lambda: not pool.stats().pending and not pool._growing)
+    until(lambda: not pool.stats().pending and before >= set(threading.enumerate()))
     assert wrong == []
     assert pool.stats() == (4, 0, len(fake.open), 0, 0)
     pool.close()

@@ -1,6 +1,7 @@
 """What the pool promises on a real PostgreSQL, whose pg_stat_activity is the judge."""
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 
 import poolkit
 from poolkit import ConnectionPool, PoolError, PoolTimeout
-from poolkit.drivers import PATIENCE
+from poolkit.drivers import PATIENCE, Psycopg2
 
 pytestmark = pytest.mark.server
 
@@ -84,6 +85,7 @@ def lent(pool):
 # -- the connections ----------------------------------------------------------------------------
 
 
+@pytest.mark.promise(18)
 def test_the_same_backend_serves_again_and_none_is_left_after_close(dsn, observer):
     with ConnectionPool(dsn, max_size=2) as pool:
         pids = set()
@@ -95,6 +97,7 @@ def test_the_same_backend_serves_again_and_none_is_left_after_close(dsn, observe
     until(lambda: not observer.backends())
 
 
+@pytest.mark.promise(1)
 def test_a_wrong_address_raises_the_drivers_error(dsn, observer):
     with closing(psycopg2.connect(dsn)) as conn:
         port = conn.info.port
@@ -102,10 +105,30 @@ def test_a_wrong_address_raises_the_drivers_error(dsn, observer):
         ConnectionPool(make_dsn(dsn, dbname="no_such_database"))
     with pytest.raises(psycopg2.OperationalError, match="Connection refused"):
         ConnectionPool(f"host=127.0.0.1 port={1 if port != 1 else 2}")
-    with pytest.raises(psycopg2.ProgrammingError, match="invalid dsn"):
+    with pytest.raises(psycopg2.ProgrammingError, match="dsn"):
         ConnectionPool("not a dsn")
 
 
+@pytest.mark.promise(1)
+def test_min_size_connections_are_there_when_the_constructor_returns(dsn, observer):
+    with ConnectionPool(dsn, min_size=3, max_size=5):
+        assert len(observer.backends()) == 3
+
+
+@pytest.mark.promise(6, 15)
+def test_an_address_that_never_answers_costs_no_more_than_the_timeout(dsn, observer):
+    before = set(threading.enumerate())
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        address = make_dsn(dsn, host="127.0.0.1", port=silent.getsockname()[1])
+        pool = ConnectionPool(address, min_size=0, max_size=2, connect_timeout=60)
+        for _ in range(2):
+            with pytest.raises(PoolTimeout, match="0 of 2 in use, 0 idle, 1 pending, 0 waiting"):
+                pool.getconn(timeout=0.01)
+        assert pool.close(timeout=0) == []
+    until(lambda: before >= set(threading.enumerate()))
+
+
+@pytest.mark.promise(16)
 def test_a_timeout_carries_what_the_server_said(dsn, observer):
     with ConnectionPool(make_dsn(dsn, dbname="no_such_database"), min_size=0) as pool:
         with pytest.raises(PoolTimeout) as caught:
@@ -115,6 +138,7 @@ def test_a_timeout_carries_what_the_server_said(dsn, observer):
         assert not password or password not in str(caught.value)
 
 
+@pytest.mark.promise(22)
 def test_connections_are_patient_but_not_for_ever_and_carry_the_pools_name(dsn, observer):
     nameless = {k: v for k, v in parse_dsn(dsn).items() if k != "application_name"}
     with ConnectionPool(make_dsn(**nameless), name="front desk", keepalives_idle=99) as pool:
@@ -147,6 +171,7 @@ def test_what_configure_does_stays(dsn, observer):
 # -- alive --------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise(9)
 def test_an_idle_connection_that_the_server_ended_is_not_lent(dsn, observer):
     with ConnectionPool(dsn, min_size=3) as pool:
         before = set(observer.backends())
@@ -157,15 +182,64 @@ def test_an_idle_connection_that_the_server_ended_is_not_lent(dsn, observer):
         assert repr(pool).endswith(": 0 of 3 in use, 1 idle, 0 pending, 0 waiting>")
 
 
+@pytest.mark.promise(9)
 def test_an_idle_connection_that_ran_into_the_servers_idle_timeout_is_not_lent(dsn, observer):
     options = f"{parse_dsn(dsn).get('options', '')} -c idle_session_timeout=20"
     with ConnectionPool(dsn, options=options) as pool:
-        (first,) = [pid(slot.conn) for slot in pool._idle]
+        (first,) = observer.backends()
         until(lambda: first not in observer.backends())
         with pool.connection() as conn:
             assert run(conn, "SELECT 42") == 42
 
 
+@pytest.mark.promise(4, 9)
+def test_a_connection_whose_time_is_over_is_replaced(dsn, observer):
+    with ConnectionPool(dsn, max_lifetime=0.02) as pool:
+        with lent(pool) as conn:
+            first = pid(conn)
+
+        def another_one():
+            with pool.connection() as conn:
+                return pid(conn) != first
+
+        until(another_one)
+        until(lambda: first not in observer.backends())
+        assert len(observer.backends()) <= 1
+
+
+@pytest.mark.promise(20)
+def test_resize_and_max_idle_are_what_the_server_sees_of_them(dsn, observer):
+    with ConnectionPool(dsn, min_size=4, max_size=4) as pool:
+        held = [pool.getconn() for _ in range(3)]
+        pool.resize(1, 2)
+        until(lambda: set(observer.backends()) == {pid(conn) for conn in held})
+        pool.putconn(held[0])
+        until(lambda: len(observer.backends()) == 2)
+        pool.putconn(held[1])
+        pool.putconn(held[2])
+        pool.resize(2, 4)
+        assert set(observer.backends()) == {pid(held[1]), pid(held[2])}
+    with ConnectionPool(dsn, min_size=1, max_size=3, max_idle=0) as pool:
+        for conn in [pool.getconn() for _ in range(3)]:
+            pool.putconn(conn)
+        pool.check()
+        until(lambda: len(observer.backends()) == 1)
+
+
+def test_after_drain_every_connection_is_opened_anew(dsn, observer):
+    driver = Psycopg2(dsn)
+    with ConnectionPool(driver=driver, min_size=2) as pool:
+        before = set(observer.backends())
+        with pool.connection():
+            driver.kwargs["options"] = "-c work_mem=1234kB"  # a new password, say
+            pool.drain()
+        for conn in [pool.getconn(), pool.getconn()]:
+            assert run(conn, "SHOW work_mem") == "1234kB"
+            pool.putconn(conn)
+        until(lambda: not before & set(observer.backends()))
+
+
+@pytest.mark.promise(20)
 def test_check_replaces_what_the_server_ended(dsn, observer):
     with ConnectionPool(dsn, min_size=2) as pool:
         before = set(observer.backends())
@@ -174,11 +248,13 @@ def test_check_replaces_what_the_server_ended(dsn, observer):
         assert len(observer.backends()) == 2 and not before & set(observer.backends())
 
 
+@pytest.mark.promise(10)
 def test_a_ping_leaves_no_transaction(dsn, observer):
     with ConnectionPool(dsn, check_idle=0) as pool, pool.connection() as conn:
         assert conn.info.transaction_status == extensions.TRANSACTION_STATUS_IDLE
 
 
+@pytest.mark.promise(9)
 def test_notifications_are_for_who_listens_and_not_for_the_next(dsn, observer):
     with ConnectionPool(dsn) as pool:
         with pool.connection() as conn:
@@ -204,6 +280,7 @@ def test_notifications_are_for_who_listens_and_not_for_the_next(dsn, observer):
 # -- the end of a block -------------------------------------------------------------------------
 
 
+@pytest.mark.promise(11)
 def test_a_block_commits_and_an_exception_rolls_back(dsn, observer, table):
     with ConnectionPool(dsn) as pool:
         with pool.connection() as conn:
@@ -215,6 +292,7 @@ def test_a_block_commits_and_an_exception_rolls_back(dsn, observer, table):
         assert list(observer.backends().values()) == ["idle"]
 
 
+@pytest.mark.promise(11)
 def test_a_swallowed_sql_error_raises_because_nothing_was_committed(dsn, observer, table):
     with ConnectionPool(dsn) as pool:
         with pytest.raises(PoolError, match="nothing was committed: an SQL error was swallowed"):
@@ -226,6 +304,7 @@ def test_a_swallowed_sql_error_raises_because_nothing_was_committed(dsn, observe
         assert list(observer.backends().values()) == ["idle"]
 
 
+@pytest.mark.promise(11)
 def test_an_error_behind_a_savepoint_is_no_reason_not_to_commit(dsn, observer, table):
     with ConnectionPool(dsn) as pool, pool.connection() as conn:
         run(conn, f"INSERT INTO {table} VALUES (1)")
@@ -236,6 +315,7 @@ def test_an_error_behind_a_savepoint_is_no_reason_not_to_commit(dsn, observer, t
     assert observer.ask(f"SELECT n FROM {table}") == [(1,)]
 
 
+@pytest.mark.promise(11)
 def test_a_commit_that_the_server_refuses_is_raised(dsn, observer, table):
     with ConnectionPool(dsn) as pool:
         with pytest.raises(psycopg2.errors.UniqueViolation), pool.connection() as conn:
@@ -244,6 +324,7 @@ def test_a_commit_that_the_server_refuses_is_raised(dsn, observer, table):
         assert repr(pool).endswith(": 0 of 1 in use, 1 idle, 0 pending, 0 waiting>")
 
 
+@pytest.mark.promise(11)
 def test_a_begin_typed_in_autocommit_is_committed(dsn, observer, table):
     with ConnectionPool(dsn) as pool:
         with pool.connection() as conn:
@@ -259,6 +340,7 @@ def test_a_begin_typed_in_autocommit_is_committed(dsn, observer, table):
         assert list(observer.backends().values()) == ["idle"]
 
 
+@pytest.mark.promise(11)
 def test_a_connection_lost_in_a_block_raises_at_its_end_and_is_replaced(dsn, observer, table):
     with ConnectionPool(dsn) as pool:
         with pytest.raises(psycopg2.OperationalError), pool.connection() as conn:
@@ -307,6 +389,7 @@ def left_a_cursor_open(conn):
     cursor.fetchone()
 
 
+@pytest.mark.promise(12)
 @pytest.mark.parametrize(
     "leave",
     [
@@ -331,6 +414,7 @@ def test_however_it_was_left_the_next_client_starts_afresh(dsn, observer, table,
             assert run(conn, f"SELECT count(*) FROM {table}") == 0  # it was in a transaction
 
 
+@pytest.mark.promise(12)
 @pytest.mark.parametrize("how", ["closed", "killed", "killed in transaction", "tpc"])
 def test_putconn_never_raises_for_a_connection_beyond_repair(dsn, observer, how):
     with ConnectionPool(dsn) as pool:
@@ -350,6 +434,7 @@ def test_putconn_never_raises_for_a_connection_beyond_repair(dsn, observer, how)
             assert run(conn, "SELECT 42") == 42
 
 
+@pytest.mark.promise(12)
 def test_a_connection_in_the_middle_of_a_query_is_discarded(dsn, observer):
     with ConnectionPool(dsn) as pool:
         conn = pool.getconn()
@@ -368,6 +453,7 @@ def attributes(conn):
     return conn.autocommit, conn.isolation_level, conn.readonly, conn.deferrable
 
 
+@pytest.mark.promise(13)
 @pytest.mark.parametrize("autocommit", ["", "first", "last"])
 @pytest.mark.parametrize("reset", ["rollback", "discard", lambda conn: None])
 def test_the_settings_of_a_returned_connection_are_as_when_it_was_opened(
@@ -394,6 +480,7 @@ def test_the_settings_of_a_returned_connection_are_as_when_it_was_opened(
             assert run(conn, "SHOW transaction_isolation") == "read committed"
 
 
+@pytest.mark.promise(13)
 def test_without_a_reset_the_settings_stay(dsn, observer):
     with ConnectionPool(dsn, reset=None) as pool:
         with lent(pool) as conn:
@@ -404,6 +491,7 @@ def test_without_a_reset_the_settings_stay(dsn, observer):
             assert conn.info.transaction_status == extensions.TRANSACTION_STATUS_IDLE
 
 
+@pytest.mark.promise(13)
 def test_discard_ends_everything_the_session_had(dsn, observer):
     def leave_traces(conn):
         run(conn, "SET application_name = 'somebody else'")
@@ -411,6 +499,7 @@ def test_discard_ends_everything_the_session_had(dsn, observer):
         run(conn, "PREPARE question AS SELECT 1")
         run(conn, "SELECT pg_advisory_lock(4711)")
         run(conn, "LISTEN news")
+        run(conn, "SELECT set_config('role', current_user, false)")  # SET ROLE
 
     def traces(conn):
         return (
@@ -419,9 +508,10 @@ def test_discard_ends_everything_the_session_had(dsn, observer):
             run(conn, "SELECT count(*) FROM pg_prepared_statements") == 1,
             run(conn, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 1,
             run(conn, "SELECT count(*) FROM pg_listening_channels()") == 1,
+            run(conn, "SHOW role") != "none",
         )
 
-    for reset, left in [("discard", (False,) * 5), ("rollback", (True,) * 5)]:
+    for reset, left in [("discard", (False,) * 6), ("rollback", (True,) * 6)]:
         with ConnectionPool(dsn, reset=reset) as pool:
             with pool.connection() as conn:
                 leave_traces(conn)
@@ -429,6 +519,7 @@ def test_discard_ends_everything_the_session_had(dsn, observer):
                 assert traces(conn) == left
 
 
+@pytest.mark.promise(13)
 def test_a_reset_function_does_as_it_likes_and_its_transaction_is_ended(dsn, observer):
     with ConnectionPool(dsn, reset=lambda conn: run(conn, "SET LOCAL work_mem = '1MB'")) as pool:
         with lent(pool) as conn:
@@ -436,6 +527,7 @@ def test_a_reset_function_does_as_it_likes_and_its_transaction_is_ended(dsn, obs
         assert observer.backends() == {first: "idle"}
 
 
+@pytest.mark.promise(12, 13)
 def test_a_reset_function_that_raises_costs_the_connection_and_nothing_else(dsn, observer):
     with ConnectionPool(dsn, reset=lambda conn: run(conn, "SELECT 1/0")) as pool:
         with pool.connection() as conn:
@@ -443,6 +535,7 @@ def test_a_reset_function_that_raises_costs_the_connection_and_nothing_else(dsn,
         assert repr(pool).endswith(": 0 of 1 in use, 0 idle, 0 pending, 0 waiting>")
 
 
+@pytest.mark.promise(9)
 def test_a_healthy_connection_costs_the_server_nothing_to_lend_and_return(dsn, observer):
     """The server counts a backend's statements: not one comes of a hundred checkouts."""
     with ConnectionPool(dsn) as pool:
@@ -507,6 +600,7 @@ print(json.dumps(told))
 """
 
 
+@pytest.mark.promise(19)
 def test_after_a_fork_the_child_starts_empty_and_the_parents_sessions_live(dsn, observer):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", FORK, dsn],
@@ -529,6 +623,7 @@ def test_after_a_fork_the_child_starts_empty_and_the_parents_sessions_live(dsn, 
 # -- all at once --------------------------------------------------------------------------------
 
 
+@pytest.mark.promise(3)
 def test_the_server_never_sees_more_than_max_size_and_nothing_is_left(dsn, observer):
     pool = ConnectionPool(dsn, min_size=0, max_size=4, timeout=30)
     peak, over, used = [0], threading.Event(), Counter()
