@@ -96,13 +96,13 @@ class Psycopg2Session:
         # What it has to say is a notification (LISTEN), or the server's farewell, or the end.
         conn = self.conn
         for _ in range(10):
-            heard = len(conn.notifies)
+            heard, told = len(conn.notifies), list(conn.notices)
             try:
-                # After a farewell the first poll() reads it in silence; only the next one raises.
+                # The first poll() after a farewell reads it as a notice; only the next one raises.
                 conn.poll()
             except psycopg2.Error:
                 return False
-            if len(conn.notifies) == heard:
+            if len(conn.notifies) == heard or conn.notices != told:
                 return False
             conn.notifies.clear()  # it came while nobody used the connection: nobody's news
             if not self._readable():

@@ -29,7 +29,7 @@ def connect(pool, slot):
     try:
         tell(pool, "opening", slot.number)
         slot.fill(pool._driver.connect())
-        pool._known.add(slot.conn)
+        pool._known[slot.key] = slot.conn
         if pool._configure:
             pool._configure(slot.conn)
             slot.session.commit()

@@ -16,7 +16,7 @@ from collections import deque
 from itertools import count
 from threading import TIMEOUT_MAX, Condition, Lock, current_thread
 from time import monotonic
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
 from . import arguments, messages, registry
 from .arguments import seconds, sizes, whole
@@ -103,7 +103,7 @@ class ConnectionPool:
         self._growing = False  # is a thread opening connections for those who wait?
         self._gone = Condition(self._lock)  # a slot was freed: wakes close()
         self._connect_error = None  # why the last connect failed, until one succeeds
-        self._known = WeakSet()  # every connection that this pool has opened
+        self._known = WeakValueDictionary()  # id -> connection, of all that it has opened
 
     def _start_again(self):
         # In a forked child: the threads that waited or connected exist in the parent only.
@@ -435,5 +435,4 @@ class ConnectionPool:
         return PoolStats(self.max_size, in_use, idle, pending, len(self._waiting))
 
     def _not_lent(self, conn):
-        known = any(conn is one for one in self._known)
-        return messages.not_lent(self, conn, known)
+        return messages.not_lent(self, conn, known=self._known.get(id(conn), self) is conn)

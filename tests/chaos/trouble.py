@@ -99,8 +99,8 @@ def check(judge, pool, random):
 
 
 def look(judge, pool, random):
-    if closed := [holder for holder in pool.holders() if holder.age < 0 or not holder.where]:
-        judge.violated(f"odd holders: {closed}")
+    if odd := [holder for holder in pool.holders() if holder.age < 0 or not holder.where]:
+        judge.violated(f"odd holders: {odd}")
     repr(pool)
 
 
