@@ -1,12 +1,13 @@
 """What the pool promises on a real PostgreSQL, whose pg_stat_activity is the judge."""
 
 import json
+import select
 import socket
 import subprocess
 import sys
 import threading
 from collections import Counter
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import psycopg2
@@ -275,6 +276,62 @@ def test_notifications_are_for_who_listens_and_not_for_the_next(dsn, observer):
         observer.kill(first)
         with pool.connection() as conn:
             assert pid(conn) != first
+
+
+@pytest.mark.promise(9)
+def test_a_farewell_that_comes_with_a_notification_is_heard(dsn, observer):
+    with (
+        relay(dsn) as (address, held),
+        ConnectionPool(address, max_size=1) as pool,
+    ):
+        with pool.connection() as conn:
+            run(conn, "LISTEN news")
+            first = pid(conn)
+        held.set()
+        observer.ask("NOTIFY news, 'one'")
+        observer.kill(first)
+        until(lambda: select.select([conn], [], [], 0)[0])
+        held.clear()
+        with pool.connection() as conn:
+            assert pid(conn) != first
+
+
+@contextmanager
+def relay(dsn):
+    """Yield an address that leads to the server, and an Event: while that is set, what the server
+    says is kept back, up to the end, and comes at once then. The end itself never comes."""
+    given, held, ends = parse_dsn(dsn), threading.Event(), []
+    if given.get("host", "/").startswith("/"):
+        pytest.skip("the server is not reached by TCP")
+
+    def pass_on(source, target):
+        kept = b""
+        with suppress(OSError):
+            while data := source.recv(65536):
+                kept += data
+                if not held.is_set():
+                    target.sendall(kept)
+                    kept = b""
+            target.sendall(kept)
+
+    def serve():
+        with suppress(OSError):
+            while True:
+                near, _ = door.accept()
+                far = socket.create_connection((given["host"], int(given["port"])))
+                ends.extend([near, far])
+                Client(pass_on, near, far)
+                Client(pass_on, far, near)
+
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        serving = Client(serve)
+        try:
+            yield make_dsn(dsn, host="127.0.0.1", port=door.getsockname()[1]), held
+        finally:
+            door.shutdown(socket.SHUT_RDWR)
+            serving.result()
+            for end in ends:
+                end.close()
 
 
 # -- the end of a block -------------------------------------------------------------------------
