@@ -15,6 +15,7 @@ import pytest
 from fake import Client, until
 from psycopg2 import extensions
 from psycopg2.extensions import make_dsn, parse_dsn
+from psycopg2.extras import DictCursor
 
 import poolkit
 from poolkit import ConnectionPool, PoolError, PoolTimeout
@@ -503,11 +504,12 @@ def test_a_connection_in_the_middle_of_a_query_is_discarded(dsn, observer):
         asking.join()
 
 
-AS_OPENED = (False, None, None, None)
+AS_OPENED = (False, None, None, None, None)
 
 
 def attributes(conn):
-    return conn.autocommit, conn.isolation_level, conn.readonly, conn.deferrable
+    of_the_session = conn.autocommit, conn.isolation_level, conn.readonly, conn.deferrable
+    return *of_the_session, conn.cursor_factory
 
 
 @pytest.mark.promise(13)
@@ -524,6 +526,7 @@ def test_the_settings_of_a_returned_connection_are_as_when_it_was_opened(
             conn.isolation_level = "SERIALIZABLE"
             conn.readonly = True
             conn.deferrable = True
+            conn.cursor_factory = DictCursor
             if autocommit == "last":
                 conn.autocommit = True
             run(conn, "SELECT 1")
