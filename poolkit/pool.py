@@ -272,7 +272,7 @@ class ConnectionPool:
             del self._in_use[slot.key]
         except KeyError:
             raise self._not_lent(slot.conn) from None
-        slot.client = client = (*client,)  # a new token: the checkout is over, the slot still ours
+        slot.client = client = (*client,)  # a copy, as a new token: the slot is still ours
         try:
             if self.on_event:
                 tell(self, "return", slot.number)
