@@ -25,16 +25,8 @@ from typing import NamedTuple
 from psycopg2.extensions import make_dsn
 
 from . import peers
-from .experiments import (
-    CHECKS,
-    EXPERIMENTS,
-    Finding,
-    Server,
-    Trial,
-    exhausted,
-    name,
-    stale_and_checked,
-)
+from .experiments import CHECKS, EXPERIMENTS, exhausted, stale_and_checked
+from .trials import Finding, Server, Trial, name
 
 PATIENCE = 15.0  # seconds for one experiment
 NAME = "behaviour"  # what the application_name of each connection begins with

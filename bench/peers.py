@@ -42,10 +42,6 @@ class Peer:
         self.native = pool.getconn, pool.putconn
 
     @classmethod
-    def open(cls, dsn, min_size, max_size, timeout=30.0, before_connect=None, **options):
-        raise NotImplementedError
-
-    @classmethod
     def version(cls):
         return version(cls.package)
 
